@@ -72,6 +72,13 @@ def test_an_alarm_is_an_entry_when_it_is_raised_and_when_it_ends(tmp_path: Path)
     ]
 
 
+def test_the_alarm_of_a_board_whose_model_does_not_load_is_an_entry(tmp_path: Path) -> None:
+    plant = online(tmp_path)
+    plant.say("state", boards.state("offline", reason="model-load-failed: no such file"))
+    plant.say("alarm/model-load-failed", alarm("copy the bundle there again"))
+    assert ("alarm", "model-load-failed", "copy the bundle there again") in plant.entries
+
+
 def test_another_process_goes_on_from_what_the_journal_says(tmp_path: Path) -> None:
     online(tmp_path).say("alarm/overheating", alarm())
     later = online(tmp_path)

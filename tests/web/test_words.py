@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from edge_agent.status.alarms import ALARMS
 from edge_agent.status.health import REASONS
+from edge_agent.tools.watch.advice import ADVICE
 from edge_agent.tools.watch.site import BoardLevel
 from edge_agent.tools.watch.table import level_word
 from edge_agent.web.server import STATIC
@@ -38,9 +38,9 @@ def test_urgent_levels_are_in_capitals_in_every_language(language: str) -> None:
         assert WORDS[language][f"level.{level.name.lower()}"].isupper() == level_word(level).isupper()
 
 
-def test_each_alarm_has_advice() -> None:
+def test_each_alarm_reason_and_level_has_advice_as_in_watch() -> None:
     advised = {key.removeprefix("todo.") for key in WORDS["en"] if key.startswith("todo.")}
-    assert advised - {"other"} == {rule.name for rule in ALARMS}
+    assert advised - {"other"} == ADVICE.keys()
 
 
 def test_each_reason_of_health_has_words() -> None:

@@ -242,9 +242,9 @@ class WatchedBoard:
         )
 
     def _active_alarms(self) -> tuple[tuple[str, Document], ...]:
-        """An alarm is void unless the board is online in the alarm's session. Critical alarms come first."""
+        """An alarm is void unless it is of the session of `state`. Critical alarms come first."""
         state = self._documents.get("state", {})
-        session = state.get("session") if state.get("state") == "online" else None
+        session = state.get("session") if may_have_alarms(state) else None
         active = [
             (topic.removeprefix("alarm/"), alarm)
             for topic, alarm in self._documents.items()
@@ -317,6 +317,11 @@ def _troubles(health: Document, known: set[str]) -> Iterator[str]:
         yield "undervoltage"
     if (governor := text_at(health, "governor.level")) not in (None, "normal"):
         yield ": ".join(filter(None, (f"governor {governor}", text_at(health, "governor.reason"))))
+
+
+def may_have_alarms(state: Document) -> bool:
+    """Whether a board of this state still says what is wrong with it: one whose model does not load is offline."""
+    return state.get("state") in ("online", "draining", "offline") and state.get("reason") != "connection-lost"
 
 
 def is_critical(alarm: Document) -> bool:

@@ -102,8 +102,10 @@ def _wrong(row: Row, wall: float, separator: str) -> Text:
         Text(printable(_alarm_words(name, alarm, wall)), "bold red" if is_critical(alarm) else "yellow")
         for name, alarm in row.alarms
     ]
-    phrases = [_with_lacking(phrase, row.health) for phrase in row.why]
-    why = "; ".join(with_advice(phrases, row.level.name.lower()))
+    # An alarm's message says more than the reason of its name.
+    raised = {name for name, _ in row.alarms}
+    phrases = with_advice([_with_lacking(phrase, row.health) for phrase in row.why], row.level.name.lower())
+    why = "; ".join(phrase for phrase in phrases if phrase.split(":", maxsplit=1)[0] not in raised)
     if why and row.level_age_s is not None:
         why = f"for {duration(row.level_age_s)}: {why}"
     return Text(separator).join([*lines, *([Text(printable(why))] if why else [])])

@@ -11,10 +11,10 @@ import {
   levelMark,
   link,
   note,
-  phraseWords,
   severityMark,
   since,
   troubleWords,
+  whyView,
   writeButton,
 } from "./widgets.js";
 import { poller } from "./poller.js";
@@ -75,7 +75,7 @@ export function boardScreen({ route, redraw }) {
             .join(" · "))),
       h("section", { key: "alarms", class: "board-alarms" },
         alarms(board),
-        board.why?.length ? h("p", { key: "#why", class: "why" }, board.why.map(phraseWords).join("; ")) : null),
+        whyView(board)),
       h("section", { key: "figures", "aria-labelledby": "figures" },
         h("h2", { id: "figures" }, t("board.figures"), " ", h("span", { class: "quiet" }, healthWords(board))),
         figures(board)),

@@ -11,9 +11,9 @@ import {
   levelMark,
   link,
   note,
-  phraseWords,
   severityMark,
   URGENT,
+  whyView,
 } from "./widgets.js";
 import { duration, number, t, UNKNOWN } from "./words.js";
 
@@ -173,7 +173,7 @@ function whyLines(board) {
         alarm.name,
         alarm.since == null ? "" : ` ${t("for", { length: duration(ageOf(alarm.since)) })}`,
         alarm.message ? `: ${alarm.message}` : "")),
-    board.why?.length ? h("p", { key: "#why" }, board.why.map(phraseWords).join("; ")) : null];
+    whyView(board)];
 }
 
 function pools() {

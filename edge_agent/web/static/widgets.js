@@ -103,6 +103,20 @@ export function alarmsByName() {
   });
 }
 
+// What is wrong with a board besides its alarms, and what to do; the level speaks where no phrase has advice.
+export function whyView(board) {
+  const alarms = (board.alarms ?? []).map((alarm) => alarm.name);
+  const nameOf = (phrase) => phrase.split(":", 1)[0];
+  const phrases = (board.why ?? []).filter((phrase) => !alarms.includes(nameOf(phrase)));
+  const todos = phrases.map((phrase) => `todo.${nameOf(phrase)}`).filter(has);
+  const ofLevel = `todo.${board.level}`;
+  if (!todos.length && !alarms.length && has(ofLevel)) todos.push(ofLevel);
+  if (!phrases.length && !todos.length) return null;
+  return h("p", { key: "#why", class: "why" },
+    phrases.map(phraseWords).join("; "),
+    todos.length ? [" ", h("b", null, t("todo")), " ", todos.map((key) => t(key)).join(" ")] : null);
+}
+
 export function alarmAdvice(name) {
   return has(`todo.${name}`) ? t(`todo.${name}`) : t("todo.other");
 }

@@ -175,7 +175,7 @@ def test_the_will_of_the_living_session_is_believed(bus: Bus) -> None:
     assert bus.row(6).why == ("connection-lost", "last health 6 s ago")
 
 
-def test_an_alarm_counts_only_while_online_with_its_session(bus: Bus) -> None:
+def test_an_alarm_counts_only_in_the_session_of_the_state(bus: Bus) -> None:
     online(bus)
     bus.say(1, "alarm/disk-low", boards.alarm("3 MB"))
     bus.say(1, "alarm/overheating", boards.alarm("84 °C", severity="critical"))
@@ -186,6 +186,16 @@ def test_an_alarm_counts_only_while_online_with_its_session(bus: Bus) -> None:
     assert bus.level(4) is BoardLevel.DEGRADED
     bus.say(5, "state", boards.will())
     assert bus.row(6).alarms == ()
+
+
+@pytest.mark.parametrize(("name", "reason"), [("draining", "drain"), ("offline", "model-load-failed: no such file")])
+def test_an_alarm_counts_also_while_the_board_takes_no_requests(bus: Bus, name: str, reason: str) -> None:
+    online(bus)
+    bus.say(1, "alarm/model-load-failed", boards.alarm("no model can be used", severity="critical"))
+    bus.say(2, "state", boards.state(name, reason=reason))
+    assert [alarm for alarm, _ in bus.row(3).alarms] == ["model-load-failed"]
+    bus.say(4, "state", boards.state("stopped"))
+    assert bus.row(5).alarms == ()
 
 
 def test_a_reason_that_is_an_alarm_is_shown_once(bus: Bus) -> None:

@@ -35,6 +35,17 @@ def test_machines_that_lack_values_are_named_with_them() -> None:
     assert "p2 lacks v; and 2 more: look" in words({f"p{number}": ["v"] for number in range(5)})
 
 
+def test_a_board_without_a_model_shows_its_alarm_once_with_what_to_do_and_nothing_about_its_power() -> None:
+    site = Site("r", "hall1")
+    play(site, "b", overall="critical", reasons=["model-load-failed"])
+    say(site, "b", "state", boards.state("offline", reason="model-load-failed: no such file"))
+    say(site, "b", "alarm/model-load-failed", boards.alarm("copy the bundle there again", severity="critical"))
+    text = " ".join(" ".join(plain(site, 140)).split())
+    assert text.count("model-load-failed") == 1
+    assert "!! model-load-failed for 9 min: copy the bundle there again" in text
+    assert "power" not in text
+
+
 def test_nothing_moves_while_ages_and_figures_change() -> None:
     def column_of_wrong(**changes: Any) -> int:
         site = Site("r", "hall1")
