@@ -364,7 +364,10 @@ class Agent:
         self._store.maintain()
         self._dispatcher.fill_slots(now)
         if how := self._supervisor.restart_or_kill(now, owes_answer=self._dispatcher.active > 0):
-            self._on_worker_end(how, now)
+            if self._supervisor.has_given_up:
+                self._do_without_model(how, now)
+            else:
+                self._on_worker_end(how, now)
         if self._supervisor.has_changed_files:
             log.error("the files of the model have changed: the agent ends, and its next start verifies them")
             self._status.publish_state(State.OFFLINE, "model-changed")

@@ -8,13 +8,14 @@ import math
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from edge_agent.board.process import process_memory, resident_mb
 from edge_agent.core import pipe
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model
-from edge_agent.core.wording import end_of_log, how_ended
+from edge_agent.core.wording import end_of_log, how_ended, shown_path
 from edge_agent.worker.client import WorkerClient
 from edge_agent.worker.process import ANSWER_SILENCE_S, WorkerExited, WorkerProcess
 from edge_agent.worker.throughput import Throughput
@@ -105,7 +106,7 @@ class Supervisor:
         self.last_end: str | None = None
         # When the next worker is started; None = there is one, or there will be none.
         self.restart_at: float | None = None
-        # The first worker could not load the model, so no other is started until `load`.
+        # The first worker could not load the model, or its files are gone, so no other is started until `load`.
         self.has_given_up = False
         # The model's files are not those that were verified: the next start of the agent verifies them.
         self.has_changed_files = False
@@ -271,7 +272,7 @@ class Supervisor:
     def restart_or_kill(self, now: float, *, owes_answer: bool) -> str | None:
         """To be called several times a second: starts a worker that is due, or kills one that hangs.
 
-        Returns why a worker could not be started; the next try is scheduled.
+        Returns why a worker could not be started; the next try is scheduled, unless `has_given_up`.
         """
         if self.restart_at is not None and now >= self.restart_at:
             return self._restart(now)
@@ -283,6 +284,12 @@ class Supervisor:
         self.restart_at = None
         try:
             self.has_changed_files = not self.model.is_unchanged()
+        except OSError as error:
+            # Deleted, or their disk is gone: other starts would end the same way.
+            self.has_given_up = True
+            self.last_end = f"{shown_path(Path(error.filename))} cannot be opened: {error.strerror}"
+            return self.last_end
+        try:
             if not self.has_changed_files:
                 self.start(now)
         except OSError as error:

@@ -59,6 +59,16 @@ def test_a_board_without_its_model_says_so_and_answers_once_the_bundle_is_copied
     wait_until(lambda: not client.on(f"{base}/alarm/model-load-failed")[-1].payload, "the end of the alarm", 10)
     client.publish(f"{base}/infer/generate/request", {"input": "text", "id": 2, "options": {"max_tokens": 1}})
     assert client.wait(f"{base}/infer/generate/response", count=2)[1].json["status"] == "ok"
+
+    (tmp_path / "model.gguf").unlink()
+    os.kill(workers(agent.process.pid)[0], signal.SIGKILL)
+    wait_until(lambda: client.on(f"{base}/alarm/model-load-failed")[-1].payload, "the alarm", 10)
+    message = client.on(f"{base}/alarm/model-load-failed")[-1].json["message"]
+    assert str(tmp_path / "model.gguf") in message
+    assert "copy the bundle there again" in message
+    (tmp_path / "model.gguf").symlink_to(demo_bundle / "model.gguf")
+    wait_until(lambda: client.on(f"{base}/state")[-1].json["state"] == "online", "the model's return", 60)
+    assert not any(message.payload for message in client.on(f"{base}/alarm/worker-crash-loop"))
     assert agent.stop() == 0
 
 

@@ -184,7 +184,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again_later(nursery: Nursery) 
     assert nursery.processes[-1].is_stopped
 
 
-def test_a_model_that_is_gone_at_a_restart_is_the_reason_and_is_tried_again(here: Nursery, tmp_path: Path) -> None:
+def test_a_model_that_is_gone_at_a_restart_is_given_up_until_it_is_loaded_again(here: Nursery, tmp_path: Path) -> None:
     one = here.supervisor
     one.on_ready(READY, 3.0)
     here.die(4.0)
@@ -192,12 +192,12 @@ def test_a_model_that_is_gone_at_a_restart_is_the_reason_and_is_tried_again(here
     end = here.tick(5.0)
     assert end is one.last_end
     assert end is not None
-    assert end.startswith("not started: [Errno 2] No such file or directory: ")
-    # The next pause, and the time that the last load took.
-    assert (one.next_ready_at, one.restart_at) == (5.0 + 2.0 + 3.0, 7.0)
+    assert end == f'"{tmp_path}/here/model.gguf" cannot be opened: No such file or directory'
+    assert one.has_given_up
     (tmp_path / "gone").rename(tmp_path / "here")
-    # Its files are those that were verified.
-    assert here.watch(6.0, 10.0) == [7.0]
+    assert here.watch(6.0, 100.0) == []
+    one.load(one.model, 100.0)
+    assert not one.has_given_up
 
 
 def test_other_files_in_the_place_of_the_model_are_not_loaded(here: Nursery, tmp_path: Path) -> None:
