@@ -7,7 +7,7 @@ from edge_agent.core.messages import Message
 from edge_agent.core.topics import Topics, wildcard_values
 from edge_agent.core.wording import cut
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import BoardLevel, Document, Row, is_critical, text_at
+from edge_agent.tools.watch.site import BoardLevel, Document, Row, is_critical, number_at, text_at
 from edge_agent.web.journal import Entry, Journal
 from edge_agent.web.parts import Part
 
@@ -114,8 +114,21 @@ class EventRecorder(Part):
             return
         document = object_or_empty(message.payload)
         by = text_at(document, "by")
-        entry = Entry(at=wall, what="event", device=device, name=name[:64], text=_event_text(document), by=by)
+        text = _switch_text(document) if name == "model-switched" else _event_text(document)
+        entry = Entry(at=wall, what="event", device=device, name=name[:64], text=text, by=by)
         self._journal.add(entry)
+
+
+def _switch_text(document: Document) -> str | None:
+    """Between which bundles."""
+    bundles = []
+    for which in ("old", "new"):
+        bundle = text_at(document, f"{which}.folder") or text_at(document, f"{which}.name")
+        version = number_at(document, f"{which}.version")
+        if bundle:
+            bundles.append(f"{which} {cut(bundle)}" + ("" if version is None else f" (version {version:g})"))
+    is_rollback = document.get("how") == "rollback"
+    return ", ".join(bundles) + (" (rollback)" if is_rollback else "") or None
 
 
 def _event_text(document: Document) -> str | None:
@@ -125,6 +138,4 @@ def _event_text(document: Document) -> str | None:
 
 
 def _words(value: object) -> str:
-    if isinstance(value, dict):
-        value = value.get("name") or value.get("folder") or "…"
-    return cut(value if isinstance(value, str) else str(value))
+    return "…" if isinstance(value, dict) else cut(str(value))

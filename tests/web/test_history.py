@@ -1,12 +1,17 @@
 """`edge-agent history` over a journal as the page writes it."""
 
 import os
+import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edge_agent.core.topics import Topics
+from edge_agent.status.alarms import ALARMS, Alarms
 from edge_agent.web.journal import Entry, Journal
 from tests.helpers.processes import EdgeAgent
 
@@ -62,6 +67,28 @@ def test_it_tells_what_happened_and_who_did_it(
     assert [entry["what"] for entry in of_board] == ["page-was-off", "level", "broker-lost"]
     monkeypatch.setenv("TZ", "America/New_York")
     assert edge_agent("history", tmp_path, "--since", "9999-12-31T23:59").stdout == "nothing has happened\n"
+
+
+def test_the_sample_in_the_documentation_is_what_it_prints(tmp_path: Path, edge_agent: EdgeAgent) -> None:
+    page = Path("docs/monitoring.md").read_text("utf-8")
+    sample = re.search(r"^2026-11-29 23:12:41 .*?(?=^```)", page, re.MULTILINE | re.DOTALL)
+    assert sample is not None
+    journal = Journal(tmp_path)
+    at = datetime(2026, 11, 29, 23, 12, 41, tzinfo=UTC).timestamp()
+    why = "connection-lost; last health 17 s ago"
+    journal.add(Entry(at=at, what="level", device="press-04", name="offline", text=why))
+    journal.add(Entry(at=at + 81, what="level", device="press-04", name="ok"))
+    text = "old pumps-1 (version 1), new pumps-2 (version 2)"
+    journal.add(Entry(at=at + 11856, what="event", device="oven-1", name="model-switched", text=text, by="ana@pc-7"))
+    alarms = Alarms(Topics("edgeai/v1", "hall1", "oven-1"), lambda _: None)
+    for _ in range(3):
+        alarms.on_worker_ended("killed by SIGKILL", 0.0)
+    finding = next(rule for rule in ALARMS if rule.name == "worker-crash-loop").find(alarms)
+    assert finding is not None
+    crash: dict[str, Any] = {"device": "oven-1", "name": "worker-crash-loop"}
+    journal.add(Entry(at=at + 11949, what="alarm", text=finding.message, severity=finding.severity.text, **crash))
+    journal.add(Entry(at=at + 12688, what="alarm-end", **crash))
+    assert edge_agent("history", tmp_path, "--since", "2026-11-29").stdout == sample[0]
 
 
 def test_it_reads_the_folder_of_the_page_and_the_last_day_by_itself(
