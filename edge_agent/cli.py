@@ -520,7 +520,8 @@ def _history(options: argparse.Namespace) -> int:
     """Prints what happened at a site: changes of levels and alarms, events, feedback, and who did it.
 
     It reads the journal that `edge-agent web` keeps while it runs. Times are those of this machine's clock.
-    Exit codes: 0 done, 1 no journal, 64 usage.
+    Where the folder holds journals of several sites, each entry names its site.
+    Exit codes: 0 done, 1 no journal or an unknown board, 64 usage.
     """
     from edge_agent.web.history import history
     from edge_agent.web.journal import default_folder

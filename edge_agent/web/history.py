@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from edge_agent.core.terminal import UNKNOWN, aligned, fail
-from edge_agent.core.wording import printable, printable_json, shown_path
+from edge_agent.core.wording import printable, printable_json, shown, shown_path
 from edge_agent.web.journal import Entry, Journal
 
 _DAY_S = 86_400.0
@@ -16,23 +16,35 @@ def history(folder: Path, *, since: float | None, until: float | None, device: s
     """Prints the entries, by default of a day, oldest first. Returns the exit code."""
     files = list(folder.rglob("????-??-??-*.jsonl"))
     if not files:
-        return fail(f"{shown_path(folder)} holds no journal: `edge-agent web` keeps one while it runs")
+        return fail(
+            f"{shown_path(folder)} holds no journal that this account may read: `edge-agent web` keeps one while it "
+            "runs, as a service in /var/lib/edge-agent-web, which needs sudo"
+        )
     if not all(os.access(file, os.R_OK) for file in files):
         return fail(f"{shown_path(folder)} cannot be read by this account")
     if since is None:
         since = (time.time() if until is None else until) - _DAY_S
+    journals = [Journal(site) for site in sorted({file.parent for file in files})]
+    if device is not None and not any(journal.read(device=device, limit=1) for journal in journals):
+        return fail(f"{shown_path(folder)} has no entry of a board {shown(device)}")
     entries = [
-        entry
-        for site in {file.parent for file in files}
-        for entry in Journal(site).read(since=since, until=until, limit=sys.maxsize)
+        (journal.folder.name, entry)
+        for journal in journals
+        for entry in journal.read(since=since, until=until, limit=sys.maxsize)
         if device is None or entry.device in (device, None)
     ]
-    entries.sort(key=lambda entry: entry.at)
+    entries.sort(key=lambda entry_of: entry_of[1].at)
+    # One journal is of the site that its reader means, and its folder may have any name.
+    has_sites = len(journals) > 1
     if as_json:
-        print(printable_json({"entries": [entry.as_json() for entry in entries]}))
+        documents = [({"site": site} if has_sites else {}) | entry.as_json() for site, entry in entries]
+        print(printable_json({"entries": documents}))
     else:
-        rows = [(_clock(entry.at), entry.device or UNKNOWN, _words(entry)) for entry in entries]
-        for line in aligned(rows, left=3) if rows else ("nothing has happened",):
+        rows = [
+            (_clock(entry.at), *([site] if has_sites else []), entry.device or UNKNOWN, _words(entry))
+            for site, entry in entries
+        ]
+        for line in aligned(rows, left=4) if rows else ("nothing has happened",):
             print(printable(line))
     return 0
 

@@ -104,3 +104,22 @@ def test_it_reads_the_folder_of_the_page_and_the_last_day_by_itself(
     journal.add(Entry(at=time.time() - 60, what="page-started"))
     assert edge_agent("history").stdout.endswith("–  page-started\n")
     assert edge_agent("history", "--since", "yesterday").returncode == 64
+
+
+def test_entries_of_several_sites_name_theirs(tmp_path: Path, edge_agent: EdgeAgent) -> None:
+    for number, site in enumerate(("hall2", "hall1")):
+        (tmp_path / site).mkdir()
+        Journal(tmp_path / site).add(Entry(at=NIGHT + number, what="level", device="press-04", name="ok"))
+    words = ("history", tmp_path, "--since", "2026-10-26")
+    assert edge_agent(*words).stdout.splitlines() == [
+        "2026-10-26 07:33:20  hall2  press-04  is ok",
+        "2026-10-26 07:33:21  hall1  press-04  is ok",
+    ]
+    assert [entry["site"] for entry in edge_agent(*words, "--json").document["entries"]] == ["hall2", "hall1"]
+
+
+def test_a_board_of_which_there_is_no_entry_is_said(tmp_path: Path, edge_agent: EdgeAgent) -> None:
+    Journal(tmp_path).add(Entry(at=NIGHT, what="level", device="press-04", name="ok"))
+    done = edge_agent("history", tmp_path, "--device", "pres-04")
+    assert (done.returncode, 'has no entry of a board "pres-04"' in done.stderr) == (1, True)
+    assert edge_agent("history", tmp_path, "--device", "press-04").stdout == "nothing has happened\n"
