@@ -98,9 +98,11 @@ def _cell(value: str | Text | None) -> Text:
 
 
 def _wrong(row: Row, wall: float, separator: str) -> Text:
+    is_stale = row.level is BoardLevel.STALE
     lines = [
         Text(printable(_alarm_words(name, alarm, wall)), "bold red" if is_critical(alarm) else "yellow")
         for name, alarm in row.alarms
+        if not is_stale
     ]
     # An alarm's message says more than the reason of its name.
     raised = {name for name, _ in row.alarms}
@@ -108,7 +110,12 @@ def _wrong(row: Row, wall: float, separator: str) -> Text:
     why = "; ".join(phrase for phrase in phrases if phrase.split(":", maxsplit=1)[0] not in raised)
     if why and row.level_age_s is not None:
         why = f"for {duration(row.level_age_s)}: {why}"
-    return Text(separator).join([*lines, *([Text(printable(why))] if why else [])])
+    if why:
+        lines.append(Text(printable(why)))
+    if is_stale and raised:
+        # They may have ended since.
+        lines.append(Text(printable(f"its last alarms: {', '.join(sorted(raised))}"), "dim"))
+    return Text(separator).join(lines)
 
 
 def _with_lacking(phrase: str, health: Document) -> str:

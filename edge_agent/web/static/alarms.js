@@ -92,7 +92,8 @@ export function alarmsScreen({ route, redraw }) {
 
 function current() {
   if (live.at == null) return note("boards.waiting");
-  const n = (live.counts.offline ?? 0) + (live.counts.stale ?? 0);
+  const isSilent = ({ level, alarms }) => level === "stale" || (level === "offline" && !alarms?.length);
+  const n = [...live.boards.values()].filter(isSilent).length;
   const silent = n
     ? h("p", { class: "note", key: "silent" }, link("boards?level=urgent", {}, t("alarms.silent", { n })))
     : null;

@@ -74,8 +74,7 @@ export function boardScreen({ route, redraw }) {
             .filter(Boolean)
             .join(" · "))),
       h("section", { key: "alarms", class: "board-alarms" },
-        alarms(board),
-        whyView(board)),
+        board.level === "stale" ? [whyView(board), alarms(board)] : [alarms(board), whyView(board)]),
       h("section", { key: "figures", "aria-labelledby": "figures" },
         h("h2", { id: "figures" }, t("board.figures"), " ", h("span", { class: "quiet" }, healthWords(board))),
         figures(board)),
@@ -96,10 +95,10 @@ export function boardScreen({ route, redraw }) {
             " ",
             h("b", null, alarm.name),
             " ",
-            h("span", { class: "quiet" }, since(alarm.since))),
+            isDoubtful ? null : h("span", { class: "quiet" }, since(alarm.since))),
           isDoubtful ? h("p", { class: "quiet", key: "doubt" }, t("alarm.doubtful")) : null,
           h("p", { key: "message" }, alarm.message ?? t("alarm.no_message")),
-          h("p", { key: "todo" }, h("b", null, t("todo")), " ", alarmAdvice(alarm.name)),
+          isDoubtful ? null : h("p", { key: "todo" }, h("b", null, t("todo")), " ", alarmAdvice(alarm.name)),
           may("feedback")
             ? h("p", { key: "seen", class: "seen" },
                 seenBy(alarm.name),

@@ -167,6 +167,10 @@ export function queueText(queue) {
 }
 
 function whyLines(board) {
+  if (board.level === "stale") {
+    const names = (board.alarms ?? []).map((alarm) => alarm.name).join(", ");
+    return [whyView(board), names ? h("p", { key: "#last", class: "quiet" }, t("alarm.last", { names })) : null];
+  }
   return [
     (board.alarms ?? []).map((alarm) =>
       h("p", { key: alarm.name, class: alarm.severity === "warning" ? "" : "urgent" },

@@ -94,9 +94,13 @@ export function figure(name, value, unit = "", digits = 0) {
 // The active alarms grouped by name, on boards from the worst.
 export function alarmsByName() {
   const named = new Map();
-  for (const device of live.order)
-    for (const alarm of live.boards.get(device)?.alarms ?? [])
+  for (const device of live.order) {
+    const board = live.boards.get(device);
+    // Those of a silent board may have ended.
+    if (board == null || board.level === "stale") continue;
+    for (const alarm of board.alarms ?? [])
       named.set(alarm.name, [...(named.get(alarm.name) ?? []), { ...alarm, device }]);
+  }
   return [...named].map(([name, alarms]) => {
     const severity = alarms.some((alarm) => alarm.severity !== "warning") ? "critical" : "warning";
     return { name, alarms, severity };
@@ -107,10 +111,11 @@ export function alarmsByName() {
 export function whyView(board) {
   const alarms = (board.alarms ?? []).map((alarm) => alarm.name);
   const nameOf = (phrase) => phrase.split(":", 1)[0];
+  const isStale = board.level === "stale";
   const phrases = (board.why ?? []).filter((phrase) => !alarms.includes(nameOf(phrase)));
   const todos = phrases.map((phrase) => `todo.${nameOf(phrase)}`).filter(has);
   const ofLevel = `todo.${board.level}`;
-  if (!todos.length && !alarms.length && has(ofLevel)) todos.push(ofLevel);
+  if (!todos.length && (isStale || !alarms.length) && has(ofLevel)) todos.push(ofLevel);
   if (!phrases.length && !todos.length) return null;
   return h("p", { key: "#why", class: "why" },
     phrases.map(phraseWords).join("; "),

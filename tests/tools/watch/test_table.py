@@ -46,6 +46,17 @@ def test_a_board_without_a_model_shows_its_alarm_once_with_what_to_do_and_nothin
     assert "power" not in text
 
 
+def test_a_stale_board_says_so_first_and_its_alarms_as_past_ones() -> None:
+    site = Site("r", "hall1")
+    play(site, "b", at=200.0)
+    say(site, "b", "state", boards.state(), at=200.0)
+    say(site, "b", "alarm/queue-overload", boards.alarm("send fewer requests"), at=200.0)
+    text = " ".join(" ".join(plain(site, 140)).split())
+    assert "STALE" in text
+    assert text.index("check its power") < text.index("its last alarms: queue-overload")
+    assert "send fewer requests" not in text
+
+
 def test_nothing_moves_while_ages_and_figures_change() -> None:
     def column_of_wrong(**changes: Any) -> int:
         site = Site("r", "hall1")
