@@ -30,7 +30,7 @@ def history(folder: Path, *, since: float | None, until: float | None, device: s
     entries = [
         (journal.folder.name, entry)
         for journal in journals
-        for entry in journal.read(since=since, until=until, limit=sys.maxsize)
+        for entry in reversed(journal.read(since=since, until=until, limit=sys.maxsize))
         if device is None or entry.device in (device, None)
     ]
     entries.sort(key=lambda entry_of: entry_of[1].at)
@@ -61,6 +61,8 @@ def _words(entry: Entry) -> str:
             head = f"alarm {entry.name}, {entry.severity}"
         case "alarm-end":
             head = f"alarm {entry.name} has ended"
+        case "alarm-void":
+            head = f"alarm {entry.name} counts no more, because its board is gone"
         case "page-was-off":
             head = f"nothing was recorded until {_clock(entry.until or entry.at)}"
         case "event":

@@ -48,7 +48,9 @@ class Entry:
     at: float
     """Seconds since 1970, by the clock of this machine."""
     what: str
-    """level, alarm, alarm-end, event, feedback, seen, page-started, page-was-off, broker-lost or broker-back."""
+    """level, alarm, alarm-end, alarm-void (its board is gone), event, feedback, seen, page-started, page-was-off,
+    broker-lost or broker-back.
+    """
     device: str | None = None
     name: str | None = None
     text: str | None = None
@@ -209,7 +211,7 @@ class Journal:
             with suppress(OSError), path.open("rb") as file:
                 for line in file:
                     entry = _entry_of(line) if b'"level"' in line or b'"alarm' in line else None
-                    if entry is not None and entry.what in ("level", "alarm", "alarm-end"):
+                    if entry is not None and entry.what in ("level", "alarm", "alarm-end", "alarm-void"):
                         yield entry
 
     def _entries(self, since: float | None, until: float | None, needle: bytes) -> Iterator[Entry]:

@@ -7,7 +7,7 @@ from edge_agent.core.messages import Message
 from edge_agent.core.topics import Topics, wildcard_values
 from edge_agent.core.wording import cut
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import BoardLevel, Document, Row, is_critical, number_at, text_at
+from edge_agent.tools.watch.site import BoardLevel, Document, Row, is_critical, may_have_alarms, number_at, text_at
 from edge_agent.web.journal import Entry, Journal
 from edge_agent.web.parts import Part
 
@@ -73,7 +73,7 @@ class ChangeRecorder:
                 if gets_retained or (row.device, name) in self._heard:
                     known.alarms.remove(name)
                     self._heard.discard((row.device, name))
-                    self._add(row, wall, "alarm-end", name)
+                    self._add(row, wall, "alarm-end" if _can_tell(row) else "alarm-void", name)
 
     def _note_level(self, row: Row, known: _Known, wall: float) -> None:
         level = row.level.name.lower()
@@ -89,6 +89,11 @@ class ChangeRecorder:
     ) -> None:
         severity = None if alarm is None else "critical" if is_critical(alarm) else "warning"
         self._journal.add(Entry(at=wall, what=what, device=row.device, name=name[:64], text=text, severity=severity))
+
+
+def _can_tell(row: Row) -> bool:
+    """Whether a board that no longer raises an alarm says by it that the cause is over."""
+    return may_have_alarms(row.state) and row.level not in (BoardLevel.STALE, BoardLevel.STARTING)
 
 
 class EventRecorder(Part):

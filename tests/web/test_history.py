@@ -36,6 +36,7 @@ def test_it_tells_what_happened_and_who_did_it(
         Entry(at=NIGHT + 1, what="level", device="press-04", name="offline", text="connection-lost"),
         Entry(at=NIGHT + 2, what="alarm", device="oven-1", name="disk-low", text="3 MB", severity="warning"),
         Entry(at=NIGHT + 3, what="alarm-end", device="oven-1", name="disk-low"),
+        Entry(at=NIGHT + 3, what="alarm-void", device="press-04", name="disk-low"),
         Entry(at=NIGHT + 4, what="event", device="oven-1", name="model-switched", by="ana", text="how: switch"),
         Entry(at=NIGHT + 5, what="broker-lost", name="b:1883", text="refused"),
         Entry(at=NIGHT + 6, what="event", device="oven-1", name="\x1b[2J"),
@@ -58,13 +59,14 @@ def test_it_tells_what_happened_and_who_did_it(
         "2026-10-26 07:33:21  press-04  is offline: connection-lost",
         "2026-10-26 07:33:22  oven-1    alarm disk-low, warning: 3 MB",
         "2026-10-26 07:33:23  oven-1    alarm disk-low has ended",
+        "2026-10-26 07:33:23  press-04  alarm disk-low counts no more, because its board is gone",
         "2026-10-26 07:33:24  oven-1    model-switched by ana: how: switch",
         "2026-10-26 07:33:25  –         broker-lost b:1883: refused",
         "2026-10-26 07:33:26  oven-1    \\x1b[2J",
     ]
     assert edge_agent("history", tmp_path, "--until", "2026-10-27").stdout == done.stdout
     of_board = edge_agent(*words, "--device", "press-04", "--json").document["entries"]
-    assert [entry["what"] for entry in of_board] == ["page-was-off", "level", "broker-lost"]
+    assert [entry["what"] for entry in of_board] == ["page-was-off", "level", "alarm-void", "broker-lost"]
     monkeypatch.setenv("TZ", "America/New_York")
     assert edge_agent("history", tmp_path, "--since", "9999-12-31T23:59").stdout == "nothing has happened\n"
 

@@ -72,6 +72,15 @@ def test_an_alarm_is_an_entry_when_it_is_raised_and_when_it_ends(tmp_path: Path)
     ]
 
 
+@pytest.mark.parametrize("state", [boards.will(), boards.state("stopped"), boards.state("offline", reason="starting")])
+def test_an_alarm_of_a_board_that_was_killed_or_stopped_has_not_ended_but_is_void(tmp_path: Path, state: bytes) -> None:
+    plant = online(tmp_path)
+    plant.say("alarm/overheating", alarm())
+    plant.say("state", state.replace(b'"s1"', b'"s2"'))
+    assert [entry[:2] for entry in plant.entries if entry[0].startswith("alarm-")] == [("alarm-void", "overheating")]
+    assert not Plant(tmp_path).recorder._known("press-04").alarms
+
+
 def test_the_alarm_of_a_board_whose_model_does_not_load_is_an_entry(tmp_path: Path) -> None:
     plant = online(tmp_path)
     plant.say("state", boards.state("offline", reason="model-load-failed: no such file"))
