@@ -147,12 +147,12 @@ def by_name(checks: Iterable[Check]) -> dict[str, Check]:
     return {check.name: check for check in checks}
 
 
-def traffic(folder: Path, setting: str = "", mqtt: str = "") -> dict[str, Check]:
+def traffic(folder: Path, setting: str = "", mqtt: str = "", **of: bool) -> dict[str, Check]:
     """What is checked over a mosquitto of this setting."""
     port = free_port()
     config = load_config(written(folder, mqtt=f"port = {port}\n{mqtt}"))
     with Mosquitto(folder, port, f"{setting}\n"):
-        return by_name(traffic_checks(config, "doctor", is_running=False))
+        return by_name(traffic_checks(config, "doctor", is_running=False, **of))
 
 
 def written(folder: Path, more: str = "", mqtt: str = "port = 1", head: str = "") -> Path:
@@ -328,6 +328,13 @@ def test_what_the_agent_says_of_itself_is_reported(
         assert checks[0].advice == f"model-not-loaded: {ADVICE['model-not-loaded']}"
 
 
+def test_a_model_that_does_not_load_is_not_advised_to_be_waited_for() -> None:
+    alarm = {"session": "s1", "message": "no model can be used: copy the bundle there again"}
+    for more in ({}, {"alarm/model-load-failed": alarm}):
+        (check,) = agent_check({"state": UNLOADED, "health": {**CRITICAL, "reasons": ["model-not-loaded"]}, **more})
+        assert check.advice == f"model-load-failed: {ADVICE['model-load-failed']}"
+
+
 BOARD_1 = 'username = "board1"'
 
 
@@ -352,6 +359,16 @@ def test_an_access_list_that_shuts_the_board_out_is_found(
     assert found in checks["topics"].found
     assert (checks["replies"].verdict if "replies" in checks else None) is replies
     assert checks["name"].verdict is Verdict.GOOD
+
+
+@pytest.mark.expects_warning
+@pytest.mark.usefixtures("require_mosquitto")
+def test_an_account_that_only_reads_is_told_of_the_agent_and_makes_no_check_fail(tmp_path: Path) -> None:
+    (tmp_path / "acl").write_text("user monitoring\ntopic read edgeai/v1/#\n", "utf-8")
+    setting = f"acl_file {tmp_path}/acl\nuser {getpass.getuser()}"
+    checks = traffic(tmp_path, setting, 'username = "monitoring"', is_own_account=False)
+    assert checks["topics"].verdict is Verdict.SKIPPED
+    assert 'account "monitoring"' in checks["topics"].found
 
 
 @pytest.mark.usefixtures("require_mosquitto")

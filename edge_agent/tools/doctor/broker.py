@@ -40,6 +40,7 @@ _TLS_ADVICE = {
     "self-signed": _OTHER_CA_ADVICE,
     "issuer certificate": _OTHER_CA_ADVICE,
 }
+_MODEL_FAILED = "model-load-failed"
 _LOG_ADVICE = "read its log: journalctl -u edge-agent"
 _STATE_ADVICE = {
     "starting": "wait until its model is loaded; on a slow card the first load takes minutes",
@@ -53,12 +54,15 @@ _LISTENER_ADVICE = (
 )
 
 
-def broker_checks(config: Config, *, is_running: bool, reports_agent: bool) -> Iterator[Check]:
+def broker_checks(
+    config: Config, *, is_running: bool, reports_agent: bool, is_own_account: bool = True
+) -> Iterator[Check]:
     """Checks each broker, then sends messages through the first that accepts.
 
     Args:
         is_running: Whether the agent runs.
         reports_agent: Whether what the agent says of itself is to be reported, too.
+        is_own_account: Whether the account is the board's; the rights of another one say nothing about the board.
     """
     client_id = f"{config.device.site}.{config.device.id}.doctor"
     is_accepted = False
@@ -67,7 +71,9 @@ def broker_checks(config: Config, *, is_running: bool, reports_agent: bool) -> I
         is_accepted |= check.verdict is Verdict.GOOD
         yield check
     if is_accepted:
-        yield from traffic_checks(config, client_id, is_running=is_running, reports_agent=reports_agent)
+        yield from traffic_checks(
+            config, client_id, is_running=is_running, reports_agent=reports_agent, is_own_account=is_own_account
+        )
 
 
 def connection_check(mqtt: MqttConfig, client_id: str) -> Check:
@@ -100,7 +106,9 @@ def connection_check(mqtt: MqttConfig, client_id: str) -> Check:
     return failed("broker", found, f"check mqtt.protocol, and whether the broker's listener requires {also}")
 
 
-def traffic_checks(config: Config, client_id: str, *, is_running: bool, reports_agent: bool = False) -> Iterator[Check]:
+def traffic_checks(
+    config: Config, client_id: str, *, is_running: bool, reports_agent: bool = False, is_own_account: bool = True
+) -> Iterator[Check]:
     """Publishes events on `event/doctor`, and one message below `<root>/reply`.
 
     Requests that arrive meanwhile are not answered.
@@ -127,7 +135,14 @@ def traffic_checks(config: Config, client_id: str, *, is_running: bool, reports_
                 break
         refused = [(f"subscribe to {shown(text)}", why) for text, why in link.subscriptions.answers.items() if why]
         refused += [(f"publish below {shown(topics.base)}", why) for _, why in link.outbox.refusals]
-        yield rights_check(refused, topics.base, is_back=is_back)
+        if reports_agent:
+            yield from agent_check(retained)
+        rights = rights_check(refused, topics.base, is_back=is_back)
+        if rights.verdict is not Verdict.GOOD and not is_own_account:
+            found = f"account {shown(config.mqtt.username)} has not the rights of the board, whose own are not checked"
+            yield skipped("topics", found)
+            return
+        yield rights
         if not is_back:
             yield name_check(retained.get("state", {}), topics.base, is_running=is_running)
             return
@@ -136,8 +151,6 @@ def traffic_checks(config: Config, client_id: str, *, is_running: bool, reports_
             yield replies_check(board, shared_replies)
         yield _unless_lost(board, retained_check(board, topics))
         yield name_check(retained.get("state", {}), topics.base, is_running=is_running)
-        if reports_agent:
-            yield from agent_check(retained)
         with Client(f"{client_id}.caller", config.mqtt, ()) as caller:
             yield _round_trip(board, caller, topics)
 
@@ -237,7 +250,12 @@ def agent_check(retained: dict[str, dict[str, Any]]) -> Iterator[Check]:
         yield good("agent", found)
     else:
         # An alarm's message says what to do.
-        advice = "; ".join(f"{cut(name)}: {words}" for name in reasons if (words := advice_on(name)))
+        phrases = [reason, *reasons] if isinstance(reason, str) else reasons
+        if _MODEL_FAILED in alarms or any(phrase.startswith(_MODEL_FAILED) for phrase in phrases):
+            # A model that does not load needs more than the wait that is the advice on one that is not loaded.
+            phrases = [_MODEL_FAILED, *(phrase for phrase in reasons if phrase != "model-not-loaded")]
+        advised = {phrase: words for phrase in phrases if (words := advice_on(phrase))}
+        advice = "; ".join(f"{cut(phrase)}: {words}" for phrase, words in advised.items())
         yield (failed if is_critical else warning)("agent", found, advice or _LOG_ADVICE)
 
 

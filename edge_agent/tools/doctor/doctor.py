@@ -49,7 +49,8 @@ def bus_checks(bus: Bus) -> Iterator[Check]:
     """What the board would find at this broker. Its service may run, elsewhere."""
     device = DeviceConfig(site=bus.site, id=bus.device)
     config = Config(device=device, mqtt=bus.mqtt, models={"default": ModelConfig(path=Path(ECHO_MODEL))})
-    yield from broker_checks(config, is_running=True, reports_agent=True)
+    is_own_account = bus.mqtt.username in (None, bus.device)
+    yield from broker_checks(config, is_running=True, reports_agent=True, is_own_account=is_own_account)
 
 
 def _broker_and_pool_checks(config: Config, *, is_running: bool, reports_agent: bool) -> Iterator[Check]:
