@@ -11,7 +11,7 @@ ADVICE = {
     "starting": "its model is loading: wait, which takes minutes on a slow card",
     "stopped": "`systemctl start edge-agent` on it, unless this is intended",
     # Reasons of `state`
-    "connection-lost": "check its power and network, then `systemctl status edge-agent` on it",
+    "connection-lost": "check its power and network, then `systemctl status edge-agent` on it; if it hangs, restart it",
     "model-load-failed": "copy its bundle there again, or send `model-switch`: it tries again every minute",
     "model-changed": "wait: it restarts and verifies the files",
     "drain command": "send `edge-agent command resume`, unless this is intended",
@@ -55,6 +55,14 @@ ADVICE = {
 def advice_on(phrase: str) -> str | None:
     """What to do about a phrase such as `connection-lost` or `model-load-failed: no such file`."""
     return ADVICE.get(phrase) or ADVICE.get(phrase.split(":", maxsplit=1)[0])
+
+
+def advice_for(phrases: Sequence[str], level: str) -> list[str]:
+    """What to do about these phrases, each advice once. If none has advice, the level's."""
+    advice = [words for phrase in phrases if (words := advice_on(phrase))]
+    if not advice and level in ADVICE:
+        return [ADVICE[level]]
+    return list(dict.fromkeys(advice))
 
 
 def with_advice(phrases: Sequence[str], level: str) -> list[str]:

@@ -3,6 +3,7 @@
 Anybody may publish anything on these topics: a field that is missing, of another type or absurd is unknown.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -13,7 +14,7 @@ from edge_agent.core.messages import Message
 from edge_agent.core.topics import Topics, wildcard_values
 from edge_agent.core.wording import shown
 from edge_agent.tools.client import object_of
-from edge_agent.tools.watch.advice import advice_on
+from edge_agent.tools.watch.advice import advice_for
 
 STALE_AFTER_INTERVALS = 3
 DEFAULT_INTERVAL_S = 10.0
@@ -105,6 +106,11 @@ class Site:
             self._boards[device] = WatchedBoard(device, message.received_at)
         self._boards[device].receive(topic, message, wall)
         return True
+
+    def settle(self) -> None:
+        """Takes what was not heard by now for missing, because nobody waits any longer."""
+        if self._connected_at is not None:
+            self._connected_at = -math.inf
 
     @property
     def devices(self) -> list[str]:
@@ -381,7 +387,7 @@ def row_document(row: Row) -> Document:
         "device": row.device,
         "level": row.level.name.lower(),
         "why": list(row.why),
-        "advice": [advice for phrase in (*row.why, row.level.name.lower()) if (advice := advice_on(phrase))],
+        "advice": advice_for(row.why, row.level.name.lower()),
         "level_age_s": None if row.level_age_s is None else round(row.level_age_s, 1),
         "health_age_s": None if row.health_age_s is None else round(row.health_age_s, 1),
         "state": row.state,

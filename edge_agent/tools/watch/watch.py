@@ -96,6 +96,9 @@ class Feed:
     def rows(self) -> list[Row]:
         return self._site.rows(time.monotonic())
 
+    def settle(self) -> None:
+        self._site.settle()
+
     @property
     def is_full(self) -> bool:
         """True if there are more boards than `max_boards`, so some are not shown."""
@@ -209,6 +212,7 @@ def _print_once(feed: Feed, wait_s: float, console: Console | None) -> int:
             return fail(feed.trouble)
         if feed.hint and console is None:
             print(printable(f"edge-agent: {feed.hint}"), file=sys.stderr)
+    feed.settle()
     rows = feed.rows
     if console is None:
         boards = [row_document(row) for row in rows]

@@ -249,6 +249,16 @@ def test_expected_boards_are_missing_until_they_are_heard() -> None:
     assert {row.level for row in bus.site.rows(1006.0)} == {BoardLevel.MISSING}
 
 
+def test_an_expected_board_that_was_not_heard_is_missing_once_nobody_waits_any_longer() -> None:
+    site = Bus(expected=["board1"]).site
+    site.settle()
+    assert site.rows(1000.0)[0].level is BoardLevel.UNKNOWN
+    site.on_connected(1000.0)
+    assert site.rows(1001.5)[0].level is BoardLevel.UNKNOWN
+    site.settle()
+    assert site.rows(1001.5)[0].level is BoardLevel.MISSING
+
+
 def test_the_time_of_a_level_counts_from_its_change(bus: Bus) -> None:
     online(bus)
     assert bus.row(1).level_age_s is None
