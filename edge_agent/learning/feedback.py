@@ -281,7 +281,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
 
     def _apply(self, tracked: _FeedbackTask, kept: list[KeptAnswer], assessment: Assessment) -> dict[str, Any] | None:
         task, config = tracked.task, tracked.config
-        before = tracked.document()
+        before, was_unproven = tracked.document(), tracked.facts.is_unproven
         if assessment.has_new_map:
             tracked.fitted = assessment.map
             self._maps.set_fitted(task, assessment.map)
@@ -314,6 +314,9 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             dropped_from=tracked.dropped_from,
             shift=assessment.shift,
         )
+        if tracked.facts.is_unproven and not was_unproven:
+            words = "no answer is given until audits prove it"
+            log.info("task %s: min_accuracy = %g is not proven: %s", task.name, config.min_accuracy, words)
         if tracked.document() != before:
             self._table.save_state(tracked.basis, task.name, tracked.document())
         has_dropped = assessment.dropped_from is not None

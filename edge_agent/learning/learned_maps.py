@@ -1,5 +1,6 @@
 """The scores that callers get, where feedback has changed them."""
 
+import math
 from typing import Any
 
 from edge_agent.core.pipe import Finished
@@ -42,6 +43,9 @@ class LearnedMaps:
 
     def has_fitted(self, task: Task) -> bool:
         return task.definition in self._fitted
+
+    def withholds_all(self, task: Task) -> bool:
+        return self._min_score.get(task.definition) == math.inf
 
     def scored(self, task: Task, event: Finished) -> tuple[Finished, Any]:
         """The answer with the scores that callers get, and the output: None where no label is sure enough."""

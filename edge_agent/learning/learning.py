@@ -111,7 +111,9 @@ class Learning(Answerers):
         wall_s = moment(now).wall_s
         may_ask_about_student = self._students.keep(request, event, output, wall_s, notes, is_audit=is_audit)
         may_ask_about_model = self._feedback.keep(request, event, output, wall_s, notes.input, is_audit=is_audit)
-        return Answer(scored, output, please_check=is_audit and (may_ask_about_student or may_ask_about_model))
+        please_check = is_audit and (may_ask_about_student or may_ask_about_model)
+        is_unproven = request.answerer == LARGE and self._maps.withholds_all(request.task)
+        return Answer(scored, output, please_check=please_check, is_unproven=is_unproven)
 
     def set_priors(self, priors: Mapping[str, Mapping[str, float]]) -> None:
         super().set_priors(priors)

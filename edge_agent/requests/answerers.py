@@ -27,6 +27,7 @@ class Answer:
     event: Finished
     output: Any  # None where the model is not sure enough of any.
     please_check: bool = False  # The caller is asked whether it is right.
+    is_unproven: bool = False  # The output is withheld until a promise is proven.
 
 
 def route_to(request: Request, answerer: str) -> None:

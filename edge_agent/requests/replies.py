@@ -112,7 +112,12 @@ class Replies:
             "output": output,
             "finish": event.finish.value,
             "reasoning": event.reasoning if request.engine_request.includes_reasoning else None,
-            "degraded": [*(["unsure"] if output is None else []), *event.marks, *limits],
+            "degraded": [
+                *(["unsure"] if output is None else []),
+                *(["promise-unproven"] if answer.is_unproven else []),
+                *event.marks,
+                *limits,
+            ],
             "fields": [{"field": odd.field, "value": odd.value, "usual": odd.usual} for odd in event.odd_fields]
             or None,
             "model": answering,

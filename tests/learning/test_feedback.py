@@ -64,7 +64,8 @@ class Bench:
         )  # fmt: skip
         self.learning.first(request, is_large_refused=False)
         event = finished(1, text=None, scores=scores or {"a": 0.8, "b": 0.15, "c": 0.05})
-        return self.learning.final_answer(request, event, time.monotonic()).please_check
+        self.last = self.learning.final_answer(request, event, time.monotonic())
+        return self.last.please_check
 
     def mark(self, number: int | str, answer: str | None = None, *, task: str = "t", **more: Any) -> dict[str, Any]:
         return self.feedback.mark(task, Mark(id=number, answer=answer, **more), time.monotonic())
@@ -271,16 +272,22 @@ def test_a_request_that_asks_for_no_audit_gets_none() -> None:
     assert (bench.feedback.facts()["t"].asked, bench.feedback.facts()["t"].audits) == (1, 1)
 
 
-def test_nothing_is_given_before_audits_prove_the_promise() -> None:
+def test_nothing_is_given_before_audits_prove_the_promise(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     bench = Bench(text=ON + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n")
     for number in range(80):
         bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05} if number % 4 else {"a": 0.4, "b": 0.3, "c": 0.3})
     assert bench.label_of(a=0.9, b=0.05, c=0.05) is None
+    bench.settle()
+    assert bench.last.is_unproven
+    assert "task t: min_accuracy = 0.9 is not proven: no answer is given until audits prove it" in caplog.text
     for number in range(80):
         bench.mark(number, "a" if number % 4 else "b")
     bench.settle()
     facts = bench.feedback.facts()["t"]
     assert (facts.asked, facts.audits, facts.promised, facts.given) == (80, 80, 0.9, 0.75)
+    bench.answer(80, {"a": 0.4, "b": 0.3, "c": 0.3})
+    assert (bench.last.output, bench.last.is_unproven) == (None, False)
     assert bench.label_of(a=0.9, b=0.05, c=0.05) == "a"
     assert bench.label_of(a=0.4, b=0.3, c=0.3) is None
 

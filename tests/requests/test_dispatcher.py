@@ -134,6 +134,15 @@ def test_only_audits_have_the_input_if_the_task_says_so() -> None:
     assert [reply.get("input") for reply in desk.replies] == [None, "x"]
 
 
+def test_a_reply_says_that_a_promise_withholds_its_output() -> None:
+    desk = Desk(tasks=BARE_TASK)
+    withheld = Answer(SURE, None, is_unproven=True)
+    desk.dispatcher.admission.answerers.final_answer = lambda *_: withheld  # type: ignore[method-assign]
+    desk.ask({"input": "x"}, task="t")
+    desk.dispatcher.on_worker_answer(replace(SURE, id=desk.runs[-1].id), 0.0)
+    assert desk.replies[0]["degraded"] == ["unsure", "promise-unproven"]
+
+
 def test_what_has_no_output_goes_whole_to_the_error_topic() -> None:
     response, error = f"{BASE}/infer/t/response", f"{BASE}/infer/t/error"
     desk = Desk(tasks=BARE_TASK)
