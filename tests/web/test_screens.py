@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from edge_agent.tools.demo.broker import free_port
-from rigs.web.site import LABELS
+from rigs.web.site import LABELS, WATCH
 from rigs.web.stage import CRITICAL, FINE, HEAT, Stage, staged
 from tests.conftest import NO_MOSQUITTO
 from tests.helpers.browser import (
@@ -280,6 +280,18 @@ def test_what_was_said_reaches_the_board_and_its_answer_is_told(world: World, vi
     mark = view.locator(".marks li").filter(has_text="Ana").first
     expect(mark).to_contain_text("The board:")
     assert [sent["answer"] for sent in world.stage.site.feedback if sent.get("by") == "Ana"] == [LABELS[0]]
+
+
+def test_words_for_an_unusual_reading_are_offered_for_the_next_one(world: World, view: Page) -> None:
+    for _ in range(2):
+        world.stage.site.unusual(CRITICAL)
+    wait_until(lambda: world.page.get("checks", task=WATCH)["open"] >= 2, "the page knows the unusual readings")
+    world.open(view, f"check?task={WATCH}")
+    expect(view.locator(".choice")).to_have_count(1)
+    view.wait_for_timeout(GUARD_MS)
+    view.get_by_label("In your own words").fill("belt slips")
+    view.keyboard.press("Enter")
+    expect(view.locator(".choice").nth(1)).to_contain_text("belt slips")
 
 
 def test_who_may_only_look_gets_no_buttons_and_a_login_brings_them(tmp_path: Path, world: World) -> None:

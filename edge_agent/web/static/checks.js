@@ -28,6 +28,7 @@ const GUARD_MS = 600;
 const AGAIN_AFTER_MS = 950;
 const PAGE = 20;
 const MIN_AHEAD = 5;
+const MAX_WORDS = 5;
 // Fields of a reading that tell a person which machine it is from.
 const MACHINE_FIELDS = ["machine", "asset", "equipment"];
 
@@ -54,6 +55,8 @@ export function checksScreen({ route, redraw }) {
   });
 
   const open = () => (data?.checks ?? []).filter((check) => !marked.has(check.key));
+  const asked = () =>
+    current?.kind === "unusual" ? { ...current, labels: wordsFor(current.task, data.marks) } : current;
   const waiting = () => data?.marks.find((mark) => mark.state === "waiting" && mine.has(mark.mark));
   const left = () => open().filter((check) => !skipped.has(check.key));
 
@@ -127,7 +130,7 @@ export function checksScreen({ route, redraw }) {
 
   function setKeys() {
     const actions = { 0: skip, u: () => undo(waiting()), j: () => move(1), k: () => move(-1) };
-    (current ? labelsOf(current) : []).slice(0, 9).forEach((label, at) => {
+    (current ? labelsOf(asked()) : []).slice(0, 9).forEach((label, at) => {
       actions[at + 1] = () => canAnswer(current) && choose(label);
     });
     keys.setKeys(actions);
@@ -200,7 +203,7 @@ export function checksScreen({ route, redraw }) {
   function question() {
     return h("div", { key: "question" },
       h("h3", null, t(has(`checks.question.${current.kind}`) ? `checks.question.${current.kind}` : "checks.question")),
-      choices(current, {
+      choices(asked(), {
         choose,
         find,
         onFind: (text) => {
@@ -292,6 +295,15 @@ export function checksScreen({ route, redraw }) {
 function titleOf(check) {
   const named = MACHINE_FIELDS.map((name) => check.input?.[name]).find((value) => value != null);
   return check.machine ?? check.topic ?? (named == null ? moment(check.at, now()) : plain(named));
+}
+
+// What people said last of a task's unusual readings: only the same words again become a label one day.
+function wordsFor(task, marks) {
+  const said = (marks ?? [])
+    .filter((mark) => mark.task === task && !["undone", "refused"].includes(mark.state))
+    .map((mark) => mark.answer)
+    .filter((answer) => typeof answer === "string" && answer !== "usual");
+  return [...new Set(said)].slice(0, MAX_WORDS);
 }
 
 // Nobody can check an answer without its input.
