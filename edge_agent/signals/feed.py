@@ -210,7 +210,7 @@ class Feed:
         self._logged[table.name] = len(table.source.offenders)
 
     def _message(self, reading: Reading) -> Message:
-        fault = f"{', '.join(reading.lacking)}: missing, or known for too short a time" if reading.lacking else None
+        fault = "; ".join(reading.lacking) or None
         return Message(
             topic=signals_topic(reading.table, reading.machine),
             payload=encode(reading.input),

@@ -22,13 +22,16 @@ class Reading:
     trigger: str
     at: float
     input: dict[str, dict[str, float | None]]
-    lacking: tuple[str, ...] = ()  # The values that prevented it; `input` is then empty.
+    lacking: tuple[str, ...] = ()  # The values that prevented it, each with the cause; `input` is then empty.
 
 
 class Track:
     """One value of one machine: sample and hold, until `max_age_s` makes it stale."""
 
-    __slots__ = ("_max_age_s", "_settled_at", "arrived_at", "reference", "value", "was_above", "was_below", "window")
+    __slots__ = (
+        *("_cause", "_max_age_s", "_settled_at"),
+        *("arrived_at", "reference", "value", "was_above", "was_below", "window"),
+    )
 
     def __init__(self, window_s: float, max_age_s: float) -> None:
         self.value: float | None = None  # None while it is missing.
@@ -37,6 +40,7 @@ class Track:
         self.reference: float | None = None  # The centre of the dead band: a change is measured from here.
         self.was_above = self.was_below = False  # It has crossed the limit, and not yet returned by the hysteresis.
         self._max_age_s = max_age_s
+        self._cause = "no message yet"  # Why it is missing; empty if it is stale.
         self._settled_at = -math.inf  # The window is complete up to this time.
 
     def settle(self, now: float) -> None:
@@ -46,13 +50,13 @@ class Track:
             if (end := min(now, expires_at)) > self._settled_at:
                 self.window.hold(self.value, self._settled_at, end)
             if now >= expires_at:
-                self.value = None
+                self.value, self._cause = None, ""
         self._settled_at = now
 
-    def receive(self, value: float | None, now: float) -> None:
-        """Takes the value that a message has; None if the message says that there is none."""
+    def receive(self, value: float | None, now: float, cause: str = "") -> None:
+        """Takes the value that a message has; None if the message says that there is none, for this cause."""
         self.settle(now)
-        self.value, self.arrived_at = value, now
+        self.value, self.arrived_at, self._cause = value, now, cause
         if value is not None:
             self.window.sample(value, now)
 
@@ -70,10 +74,19 @@ class Track:
             self.value, self.arrived_at = value, now
             self.reference = value if self.reference is None else self.reference
 
-    def invalidate(self, now: float) -> None:
-        """The value is missing from now on."""
+    def invalidate(self, now: float, cause: str) -> None:
+        """The value is missing from now on, for this cause."""
         self.settle(now)
-        self.value = None
+        if self.value is not None:
+            self.value, self._cause = None, cause
+
+    def why_lacking(self, now: float) -> str:
+        """Why it prevents a reading now, in words for people."""
+        if self.value is not None:
+            return "known for too short a time"
+        if not self._cause and self.arrived_at is not None:
+            return f"silent for {now - self.arrived_at:.0f} s (max_age_s {self._max_age_s:g})"
+        return f"missing: {self._cause}"
 
     def restore(self, settled_at: float, arrived_at: float | None) -> None:
         self._settled_at, self.arrived_at = settled_at, arrived_at
@@ -92,16 +105,16 @@ class Machine:
         self._table = table
         self._config = config
 
-    def receive(self, values: dict[str, float | None], now: float) -> str | None:
-        """Takes the values of one message. Returns the trigger that fired, if any did."""
+    def receive(self, values: dict[str, float | None], now: float, cause: str) -> str | None:
+        """Takes the values of one message, which may be missing for a cause. Returns the trigger that fired, if any."""
         self.heard_at = now
         fired = None
         for name, value in values.items():
             track = self.tracks[name]
-            track.receive(value, now)
+            track.receive(value, now, cause)
             if value is not None:
-                cause = _fire(name, track, value, self._config.trigger)
-                fired = fired or cause
+                trigger = _fire(name, track, value, self._config.trigger)
+                fired = fired or trigger
         return fired
 
     def lacking(self, now: float) -> list[str]:
@@ -126,7 +139,8 @@ class Machine:
     def incomplete_reading(self, lacking: Sequence[str], trigger: str, now: float) -> Reading:
         """Stands for a reading that cannot be made, so that it is refused with the reason."""
         self.was_complete = False
-        return Reading(self._table, self.name, trigger, now, {}, tuple(lacking))
+        causes = (f"{name}: {self.tracks[name].why_lacking(now)}" for name in lacking)
+        return Reading(self._table, self.name, trigger, now, {}, tuple(causes))
 
     def input(self, now: float) -> dict[str, dict[str, float | None]]:
         return {name: self._features_of(name, now) for name in self.tracks}

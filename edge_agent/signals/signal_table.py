@@ -85,7 +85,7 @@ class SignalTable:
         self.source.on_connection_lost()
         for machine in self.machines.values():
             for track in machine.tracks.values():
-                track.invalidate(now)
+                track.invalidate(now, "no message since the connection was lost")
 
     def adopt(self, machine: Machine, now: float) -> None:
         """Follows a machine: a new one, or one that an earlier process followed."""
@@ -136,7 +136,7 @@ class SignalTable:
             if is_retained:
                 for name, value in update.values.items():
                     machine.tracks[name].seed(value, now)
-            elif fired := machine.receive(update.values, now):
+            elif fired := machine.receive(update.values, now, update.cause):
                 yield from self._trigger(machine, fired, now)
 
     def _machine(self, name: str, now: float) -> Machine | None:

@@ -20,6 +20,8 @@ class Update:
 
     machine: str
     values: dict[str, float | None]
+    cause: str = "its last message has no usable number"
+    """Why values are missing, as words for people."""
 
 
 class NotTakenError(Exception):

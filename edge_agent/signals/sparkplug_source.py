@@ -90,13 +90,13 @@ class _Device:
     known: set[str] = field(default_factory=set)
     """The names of the table's values that it currently gives."""
 
-    def end(self) -> Update | None:
+    def end(self, cause: str) -> Update | None:
         """Ends its session: it gives no value until its next birth."""
         known, self.known = self.known, set()
         self.is_born = self.is_dead = self.has_missed_birth = False
         self.names.clear()
         self.types.clear()
-        return Update(self.machine, dict.fromkeys(sorted(known))) if known else None
+        return Update(self.machine, dict.fromkeys(sorted(known)), cause) if known else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +146,9 @@ class _Node:
         ahead = (bd_seq - self.bd_seq) % _SEQUENCE
         return ahead >= _SEQUENCE // 2 or (ahead > 1 and bd_seq == self.last_bd_seq)
 
-    def end(self) -> list[Update]:
+    def end(self, cause: str) -> list[Update]:
         """Ends its session and those of its devices."""
-        ends = [device.end() for device in self.devices.values()]
+        ends = [device.end(cause) for device in self.devices.values()]
         self.devices.clear()
         self.waiting.clear()
         self.is_online = self.lacks_birth = False
@@ -210,7 +210,7 @@ class SparkplugSource:
             if node.is_late_death(content.bd_seq):
                 raise NotTakenError("late-death")
             node.has_session = True
-            return node.end()
+            return node.end("its node has died")
         number = None if content.seq is None else content.seq % _SEQUENCE
         message = _Message(now + WAIT_S, node.expected, number, kind, device, content, len(payload))
         if kind == "NBIRTH":
@@ -243,7 +243,7 @@ class SparkplugSource:
     def on_connection_lost(self) -> None:
         """Ends all sessions: deaths may be missed, and a new birth may assign other aliases."""
         for node in self._nodes.values():
-            node.end()
+            node.end("the connection was lost")
             node.has_session = False
             node.bd_seq = node.last_bd_seq = None
 
@@ -309,7 +309,7 @@ class SparkplugSource:
     def _begin(self, node: _Node, birth: _Message, not_taken: Counter[str]) -> list[Update]:
         """Takes a node's birth. Its devices are not born yet, unless their births overtook it."""
         waiting = [message for message in node.waiting if _follows(message, birth)]
-        updates = node.end()
+        updates = node.end("no birth of it has followed that of its node")
         bd_seq = birth.payload.bd_seq
         if bd_seq != node.bd_seq:
             node.bd_seq, node.last_bd_seq = bd_seq, node.bd_seq
@@ -371,7 +371,7 @@ class SparkplugSource:
         if device is None:
             return []
         if message.kind == "DDEATH":
-            end = device.end()
+            end = device.end("its device has died")
             device.is_dead = True
             return [] if end is None else [end]
         if not device.is_born:
@@ -387,13 +387,13 @@ class SparkplugSource:
         device = self._device(node, message.device, not_taken)
         if device is None:
             return []
-        end = device.end()
+        end = device.end("")
         device.is_born = True
         self._learn(device, message.payload.metrics)
         taken = self._numbers(device, message.payload.metrics, not_taken)
         if end is not None:
             taken = end.values | taken
-        return [Update(device.machine, taken)] if taken else []
+        return [Update(device.machine, taken, "its last birth has no usable number")] if taken else []
 
     def _learn(self, device: _Device, metrics: Iterable[Metric]) -> None:
         device.names.clear()

@@ -59,11 +59,30 @@ def test_a_value_holds_for_max_age_and_then_prevents_a_reading() -> None:
     *made, told = pumps.advance(START + 100)
     assert made
     assert all(reading.at < START + 15 for reading in made)
-    assert (told.input, told.lacking, told.at < START + 26) == ({}, ("vib",), True)
+    assert (told.input, told.at < START + 26) == ({}, True)
+    assert told.lacking == (f"vib: silent for {told.at - START:.0f} s (max_age_s 15)",)
     assert pumps.lacking() == {"a": ["vib"]}
     # The lack is reported once, and again after a complete reading.
     send(pumps, "plant/a/vib", 2, 101)
-    assert [reading.lacking for reading in pumps.advance(START + 200)][-2:] == [(), ("vib",)]
+    assert [len(reading.lacking) for reading in pumps.advance(START + 200)][-2:] == [0, 1]
+
+
+def test_a_reading_that_cannot_be_made_says_why() -> None:
+    pumps = table({"vib": {"topic": "plant/+/vib", "path": ["v"]}, "temp": {"topic": "plant/+/temp"}}, min_coverage=0.5)
+
+    def causes(at: float) -> tuple[str, ...]:
+        machine = pumps.machines["a"]
+        return machine.incomplete_reading(machine.lacking(START + at), "every", START + at).lacking
+
+    send(pumps, "plant/a/vib", '{"v":1}', 0)
+    assert causes(1) == ("vib: known for too short a time", "temp: missing: no message yet")
+    send(pumps, "plant/a/temp", 70, 0)
+    send(pumps, "plant/a/vib", '{"v":null}', 40)
+    assert causes(41) == ("vib: missing: its last message has no usable number",)
+    pumps.on_connection_lost(START + 50)
+    assert causes(51)[1] == "temp: missing: no message since the connection was lost"
+    send(pumps, "plant/a/temp", 70, 60)
+    assert causes(130)[1] == "temp: silent for 70 s (max_age_s 60)"
 
 
 def test_the_latest_values_have_their_ages_and_asking_for_them_changes_nothing() -> None:

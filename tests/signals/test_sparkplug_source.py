@@ -47,6 +47,8 @@ class Plant:
     def __init__(self, values: dict[str, Any] = VALUES, **keys: Any) -> None:
         self.source = SparkplugSource(config(values, **keys))
         self.machines: dict[str, dict[str, float | None]] = {}
+        self.causes: list[str] = []
+        """Why values are missing."""
         self.now = START
         self.seq = 0
 
@@ -63,6 +65,8 @@ class Plant:
     def _see(self, updates: Iterable[Any]) -> None:
         for update in updates:
             self.machines.setdefault(update.machine, {}).update(update.values)
+            if None in update.values.values():
+                self.causes.append(update.cause)
 
     def next(self) -> int:
         self.seq = (self.seq + 1) % 256
@@ -177,6 +181,13 @@ def test_the_death_of_a_node_ends_its_devices_and_that_of_a_device_only_this_one
     assert plant.values() == (3.0, 71.0)
     plant.send("NDEATH", encoded(None, bd_seq(0)))
     assert (plant.values(), plant.health["nodes_online"], plant.health["nodes_offline"]) == (MISSING, 0, 1)
+    plant.birth()
+    plant.send("NBIRTH", encoded(0, bd_seq(1)))
+    assert plant.causes == [
+        "its device has died",
+        "its node has died",
+        "no birth of it has followed that of its node",
+    ]
 
 
 def test_after_a_death_data_without_a_birth_are_not_taken() -> None:
