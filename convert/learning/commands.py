@@ -46,7 +46,9 @@ from .usual_command import classified_rows, is_unusual_training, print_task, tra
 _ROWS = f"{ROWS}. Several files are read as one, and a row that is in two of them counts once"
 _SEED = "seed of everything random: without --minutes, the same rows and seed give the same bytes (default: 0)"
 _STEPS = f"steps of each training (default: {MAX_STEPS})"
-_MINUTES = "upper limit for all trainings together: if it is too short, each has fewer steps (default: no limit)"
+_MINUTES = (
+    "upper limit for all trainings together, without judging: if it is too short, each has fewer steps (default: none)"
+)
 _ANY_ACCURACY = "also write a model that is no better than always giving the most frequent answer, or the median"
 _CHECK = "only print how the rows are read and what is doubtful about them; train nothing"
 _TEACHER = "a bundle, .gguf or checkpoint whose answers the model also learns; --labelled may then be left out"

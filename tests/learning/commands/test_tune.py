@@ -64,13 +64,15 @@ def sound(value: object, answer: str) -> TaskRow:
     return TaskRow("", Task("sound", TASK), {"input": value, "answer": answer})
 
 
-def test_labelled_rows_come_once_from_json_lines_and_csv(tmp_path: Path) -> None:
+def test_labelled_rows_come_once_from_json_lines_and_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = Task("sound", TASK)
     given = written(tmp_path / "a.jsonl", lines([("a", "calm"), ({"db": 3}, "loud"), ("a", "calm")]))
     assert [(row.input, row.answer) for row in read_labelled(given, task)] == [("a", "calm"), ({"db": 3}, "loud")]
+    assert capsys.readouterr().err == "2 of 3 rows count, because the others repeat an input\n"
     kept = json.dumps({"task": "sound", "ts": "2026-11-02T06:00:00Z", "input": "a", "answer": "calm"})
     assert [row.input for row in read_labelled(written(tmp_path / "kept.jsonl", kept), task)] == ["a"]
     assert [row.input for row in read_labelled(written(tmp_path / "b.csv", "db,label\n3,loud\n"), task)] == [{"db": 3}]
+    assert capsys.readouterr().err == ""
 
 
 def test_inputs_without_labels_are_rows_or_texts(tmp_path: Path) -> None:

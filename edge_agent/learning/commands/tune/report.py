@@ -80,6 +80,7 @@ def table(result: Search) -> list[str]:
 
 def words(result: Search, max_slower: float) -> Iterator[str]:
     yield "· marks what is in force, * what is chosen. No prompt is judged on rows that it shows as examples."
+    yield "`scores`: how they are corrected. A `map` is fitted to the rows; that `of prior` starts from `prior`."
     yield "`before`: how often what is in force is right on the same rows."
     yield "`log loss`: lower is better; it is 0 if every right label scores 1. It decides between corrections."
     yield "The simplest prompt is chosen that no other beats by more than chance, in log loss or in right answers."

@@ -76,13 +76,16 @@ def tune(options: argparse.Namespace) -> int:
 
 
 def read_labelled(path: Path, task: Task) -> list[TaskRow]:
-    """Rows with different inputs. Raises RowsError."""
+    """Rows with different inputs; says how many repeat one. Raises RowsError."""
     rows, faults = dict[str, TaskRow](), list[str]()
-    for row in read_rows(path, {task.name: task}, is_labelled=True):
+    all_rows = read_rows(path, {task.name: task}, is_labelled=True)
+    for row in all_rows:
         if rows.setdefault(compact_json(row.input), row).answer != row.answer:
             faults.append(f"{row.where}: answer: the same input has another answer earlier (got {shown(row.answer)})")
     if faults:
         raise RowsError(faults)
+    if len(rows) < len(all_rows):
+        print(f"{len(rows)} of {len(all_rows)} rows count, because the others repeat an input", file=sys.stderr)
     return list(rows.values())
 
 
