@@ -23,6 +23,7 @@ class TaskAccuracy:
     audits: int = 0  # Those of them that are answered.
     earlier: int = 0  # Those of them that an earlier model was asked first, and this one before it came into force.
     held_out: int = 0  # Rows that training held out which count for a promise, too.
+    held_out_right: int = 0  # Those of them that were answered right.
     feedback: int = 0  # How many corrections there were when a new fit was last compared with the map.
     since: str | None = None
     # For the reasons and alarms.
@@ -44,7 +45,10 @@ class StudentFacts:
     least_score: float | None  # The score from which the student answers alone.
 
 
-_OF_HEALTH = ("given", "accuracy", "lower_bound", "promised", "audits", "earlier", "held_out", "feedback", "since")
+_OF_HEALTH = (
+    *("given", "accuracy", "lower_bound", "promised", "audits", "earlier", "held_out", "held_out_right", "feedback"),
+    "since",
+)
 
 
 def as_health(

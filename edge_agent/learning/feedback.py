@@ -307,6 +307,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             audits=assessment.audits,
             earlier=self._table.count_again(tracked.basis, task.name, after=tracked.since),
             held_out=assessment.held_out,
+            held_out_right=assessment.held_out_right,
             feedback=tracked.compared_rows,
             promised=config.min_accuracy if assessment.promise else None,
             is_unproven=config.min_accuracy is not None and assessment.promise is None,

@@ -42,15 +42,16 @@ def _promise(known: Document, target: float, task: Document, accuracy: Document,
     # Those that were asked after the last answered one do not count yet. Older boards do not tell them apart.
     missed = _count(accuracy, "missed")
     missed = known["asked"] - answered if missed is None else missed
-    missing_answers = MIN_ANSWERED * (answered + missed) - answered
+    by_share = _to_answer(MIN_ANSWERED * (answered + missed) - answered, min(open_audits, missed))
     if (_share(accuracy, "promised") or 0) >= target:
         more = 0
     elif right is not None:
-        # Rows held out from training count like audits. How many of them were right is unknown: at best all.
+        # Rows held out from training count like audits. Older boards do not say how many were right: at best all.
         held_out = _count(accuracy, "held_out") or 0
+        held_out_right = _count(accuracy, "held_out_right")
+        right_rows = held_out if held_out_right is None else min(held_out_right, held_out)
         confidence = _share(task, "confidence") or CONFIDENCE
-        by_bound = _missing_audits(right + held_out, answered + held_out, target, confidence)
-        by_share = _to_answer(missing_answers, min(open_audits, missed))
+        by_bound = _missing_audits(right + right_rows, answered + held_out, target, confidence)
         # A promise that the board does not make yet needs at least one.
         more = max(by_bound, by_share, int(known["min_accuracy"] is not None))
     if more == 0:
@@ -58,7 +59,7 @@ def _promise(known: Document, target: float, task: Document, accuracy: Document,
     elif not number_at(task, "audit_rate"):
         words_key = "not_asked"
     else:
-        words_key = "too_few_answered" if missing_answers > 0 else "audits"
+        words_key = "too_few_answered" if by_share > 0 else "audits"
     return {**known, "target": target, "more": more, "words_key": words_key}
 
 

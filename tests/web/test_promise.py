@@ -73,6 +73,12 @@ def test_rows_that_training_held_out_may_all_have_been_right() -> None:
     assert needed["more"] == 9
 
 
+def test_rows_that_the_model_got_wrong_give_no_false_hope() -> None:
+    known = {"held_out": 600, "held_out_right": 466, "missed": 0, "asked": 187, "audits": 0, "accuracy": None}
+    (needed,) = promises({**TASK, "min_accuracy": 0.9}, known)
+    assert needed["more"] > 700
+
+
 def test_a_task_that_asks_nobody_says_so() -> None:
     (needed,) = promises({**TASK, "audit_rate": 0.0}, accuracy(0, 0, 0))
     assert needed["words_key"] == "not_asked"

@@ -49,6 +49,7 @@ class Assessment:
     right: int  # Audits that are right under the map, whatever its score.
     lower_bound: float | None  # Of the share of right audits; None without any.
     held_out: int  # Rows that training held out which count for a promise like audits.
+    held_out_right: int  # Those of them that were answered right.
     promise: promise.Promise | None  # The answers for which `min_accuracy` can be promised; None if there are none.
     dropped_from: float | None  # The accuracy before it fell; None if it has not.
     shift: float | None  # How far the newest answers are from the oldest; None if chance may explain it.
@@ -97,6 +98,7 @@ def assess(
         right=sum(outcomes),
         lower_bound=lower_bound(sum(outcomes), len(outcomes), confidence) if outcomes else None,
         held_out=len(earlier),
+        held_out_right=count_right(earlier),
         promise=promised,
         dropped_from=drift.accuracy_before_drop(outcomes),
         shift=_shift(recent, score_map),

@@ -181,10 +181,13 @@ function accuracyWords(task, board) {
 
 export function promiseWords(promise) {
   const target = percent(promise.target);
-  const why = has(`promise.${promise.words_key}`) ? ` ${t(`promise.${promise.words_key}`, { target })}` : "";
-  if (promise.more == null) return `${t("promise.unknown", { target })}${why}`;
-  return promise.more === 0
-    ? t("promise.proven", { target })
+  if (promise.more === 0) return t("promise.proven", { target });
+  // Right answers prove nothing as long as the others are missing.
+  if (promise.words_key === "too_few_answered" && promise.more != null)
+    return t("promise.too_few_answered", { n: promise.more, target });
+  const why = promise.words_key === "not_asked" ? ` ${t("promise.not_asked")}` : "";
+  return promise.more == null
+    ? `${t("promise.unknown", { target })}${why}`
     : `${t("promise.more", { n: promise.more, target })}${why}`;
 }
 

@@ -105,7 +105,11 @@ def test_promises_rest_on_what_the_board_itself_takes_for_evidence() -> None:
     choice = [answer(number, 0.9, "a", is_marked=number % 2 == 0) for number in range(1, 101)]
     found = measure(export(*choice))
     assert found.promises[0].coverage is None
-    assert "none without 90 % of the audits answered" in evidence_words(found)
+    # Those that wait since the last answered one count once a newer one is answered.
+    assert (found.evidence.asked, found.evidence.open, found.promises[0].missing) == (100, 0, 40)
+    assert "none without 90 % of the audits answered: answer 40 more of those 100" in evidence_words(found)
+    found = measure(export(*(answer(number, 0.9, "a", is_marked=number < 60) for number in range(1, 101))))
+    assert evidence_words(found) == "Promises rest on 59 answered audits of 59. 41 newer audits wait for an answer."
 
 
 def test_a_score_of_one_is_in_the_last_bin() -> None:

@@ -19,7 +19,6 @@ from edge_agent.learning.maths.calibration import (
     share_right,
 )
 from edge_agent.learning.maths.export import Export, ExportedAnswer
-from edge_agent.learning.maths.promise import Promise
 from edge_agent.learning.maths.shares import CONFIDENCE, interval, lower_bound, missing_audits
 
 UNSURE, ANOTHER = "(unsure)", "(another)"
@@ -66,7 +65,7 @@ class PossiblePromise:
     min_accuracy: float
     coverage: float | None
     score: float | None
-    missing: int  # Audits that would prove it if all of them that count were right.
+    missing: int  # Answers to audits that would prove it if all of them that count were right.
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,8 @@ class Evidence:
     """What promises rest on, as the board itself has it."""
 
     asked: int  # Audits up to the last answered one.
-    audits: int  # Those of them that are answered.
+    open: int  # Audits after it.
+    audits: int  # Those of `asked` that are answered.
     earlier: int  # Those of them that an earlier model was asked first.
     held_out: int  # Rows that the training held out.
     contradicted: int  # Such rows that do not count, because audits are right less often.
@@ -121,11 +121,12 @@ def measure(export: Export) -> Measures:
         confusion={label: tuple(counts[label, output] for output in outputs) for label in labels},
         coverage=tuple(_coverage(at, judged, scores) for at in _SCORES),
         promises=tuple(
-            _possible_promise(target, assessments[target].promise, evidence, scores or [1.0], export.confidence)
+            _possible_promise(target, assessments[target], evidence, scores or [1.0], export.confidence)
             for target in targets
         ),
         evidence=Evidence(
             asked=assessed.asked,
+            open=sum(map(export.measures, export.answers)) - assessed.asked,
             audits=assessed.audits,
             earlier=export.earlier,
             held_out=assessed.held_out,
@@ -179,17 +180,18 @@ def _assess(export: Export, score_map: ScoreMap, target: float) -> Assessment:
 
 
 def _possible_promise(
-    target: float, proven: Promise | None, judged: Sequence[JudgedAnswer], scores: Sequence[float], confidence: float
+    target: float, assessed: Assessment, judged: Sequence[JudgedAnswer], scores: Sequence[float], confidence: float
 ) -> PossiblePromise:
     """judged: audits and held-out rows."""
-    if proven is not None:
+    if (proven := assessed.promise) is not None:
         return PossiblePromise(target, proven.coverage, proven.threshold, 0)
     missing = []
     for at in _SCORES:
         reach = [answer for answer in judged if answer.score >= at]
         if share := sum(score >= at for score in scores) / len(scores):
             missing.append(math.ceil(missing_audits(count_right(reach), len(reach), target, confidence) / share))
-    return PossiblePromise(target, None, None, max(1, min(missing)))
+    to_answer = _answers_needed(assessed.audits, assessed.asked)
+    return PossiblePromise(target, None, None, max(1, to_answer, min(missing)))
 
 
 def evidence_words(measures: Measures) -> str:
@@ -201,9 +203,20 @@ def evidence_words(measures: Measures) -> str:
     rows = f" and {evidence.held_out} rows that the training held out" if evidence.held_out else ""
     if evidence.contradicted:
         rows = f", and no longer on {evidence.contradicted} rows that the training held out, which these contradict"
-    is_choice = evidence.audits < MIN_ANSWERED * evidence.asked
-    hint = f"; none without {percent(MIN_ANSWERED, '.0f')} of the audits answered" if is_choice else ""
-    return f"Promises rest on {audits}{rows}{hint}."
+    needed = _answers_needed(evidence.audits, evidence.asked)
+    share = percent(MIN_ANSWERED, ".0f")
+    hint = (
+        f"; none without {share} of the audits answered: answer {needed} more of those {evidence.asked}"
+        if needed
+        else ""
+    )
+    waiting = f" {evidence.open} newer audits wait for an answer." if evidence.open else ""
+    return f"Promises rest on {audits}{rows}{hint}.{waiting}"
+
+
+def _answers_needed(answered: int, asked: int) -> int:
+    """How many more audits must be answered before any promise, whatever the answers."""
+    return max(0, math.ceil(round(MIN_ANSWERED * asked - answered, 6)))
 
 
 @dataclass(frozen=True, slots=True)
