@@ -336,19 +336,21 @@ def _machine_levels(values: Sequence[_Heard]) -> list[list[int]]:
     numbered_levels = {level for topic in topics for level, part in enumerate(topic[:-1]) if re.search(r"\d", part)}
     depth = min(map(len, topics), default=0)
     single = [max(numbered_levels)] if numbered_levels else [depth - 2] if depth > 2 else []
-    if not (single and by_path) or depth < 3:
+    if len(by_path) != 1 or not single or depth < 3:
         return [by_path or single]
     # Several values that agree are those of several machines; a single one may be of several parts of a machine.
-    has_parts = len(by_path) == 1 and len({repr(value.path) for value in values if _is_named(value.path)}) == 1
+    has_parts = len({repr(value.path) for value in values if _is_named(value.path)}) == 1
     return [single, by_path] if has_parts else [by_path, single]
 
 
 def _varying(values: Sequence[_Heard], *, names_in_payload: bool) -> list[int]:
     """The levels that differ between the topics of a value, whose name is its path or the last level of its topic."""
+    # What stands beside a value without a name, such as its unit, names no other value.
+    named_by_topic = {value.topic for value in values if not (names_in_payload and _is_named(value.path))}
     groups: dict[tuple[int, str], set[tuple[str, ...]]] = {}
     for value in values:
         levels = tuple(value.topic.split("/"))
-        name = repr(value.path) if names_in_payload and _is_named(value.path) else levels[-1]
+        name = levels[-1] if value.topic in named_by_topic else repr(value.path)
         groups.setdefault((len(levels), name), set()).add(levels)
     varying = {
         level

@@ -96,8 +96,8 @@ BARE_AND_WRAPPED = [
     for name, payload in (
         ("vibration", "7.5"),
         ("current", "3"),
-        ("temperature", '{"value":61}'),
-        ("pressure", '{"value":2.5}'),
+        ("temperature", '{"value":61,"unit":"C"}'),
+        ("pressure", '{"value":2.5,"unit":"bar"}'),
     )
 ]
 
@@ -130,6 +130,8 @@ def test_both_tables_are_proposed_if_topics_may_end_in_parts_or_in_machines() ->
     assert one_machine.other.machines == ["motor", "pump"]
     devices = propose(heard(*((f"home/zigbee2mqtt/{name}", '{"temp":61,"hum":40}') for name in ("hall", "yard"))))
     assert devices.machines == ["hall", "yard"]
+    places = propose(heard(*((f"home/{name}", '{"temp":61}') for name in ("hall/a", "hall/b", "yard/c"))))
+    assert (places.machines, places.other) == (["hall/a", "hall/b", "yard/c"], None)
 
 
 def test_the_proposal_is_a_configuration() -> None:
