@@ -20,7 +20,7 @@ from edge_agent.core.messages import Message
 from edge_agent.core.strict_json import NotJsonError, number_of, parse_json
 from edge_agent.core.topics import NAME_PATTERN, Topics, matches, pool_topics, publish_filter, wildcard_values
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import Document, Row, number_at, text_at
+from edge_agent.tools.watch.site import Document, Row, number_at, text_at, time_at
 from edge_agent.web.boards import escaped, labels_of, tasks_of
 from edge_agent.web.parts import Part
 from edge_agent.web.problem import ProblemError
@@ -156,6 +156,8 @@ class Answers(Part):
         self._last_inputs: dict[tuple[str, str], bytes] = {}
         self._without_input: set[tuple[str, str]] = set()
         self._open: Counter[tuple[str, str]] = Counter()
+        # Since when the oldest open audit of a task waits, as its board said last.
+        self._open_since: dict[tuple[str, str], str | None] = {}
         self._heard_at: float | None = None
 
     @property
@@ -179,7 +181,31 @@ class Answers(Part):
         if publish != self._publish:
             self._publish = publish
             self._origins.clear()
+        self._close_forgotten()
         self._open = Counter((answer.device or "", answer.task or "") for answer, _ in self._open_checks())
+
+    def _close_forgotten(self) -> None:
+        """Closes checks that their boards no longer keep, because older ones than `open_since` cannot be answered."""
+        before = self._open_since
+        self._open_since = {each: self._waits_since(*each) for each in self._tasks}
+        moved = {
+            each: time_at({"since": since}, "since")
+            for each, since in self._open_since.items()
+            if since is not None and since != before.get(each)
+        }
+        for answer in self._checks.values() if moved else ():
+            since = moved.get((answer.device or "", answer.task or ""))
+            if since is None or answer.is_closed or answer.mark is not None:
+                continue
+            asked_at = time_at(answer.document(), "ts")
+            answer.is_closed = asked_at is not None and asked_at < since - _SAME_TIME_S
+
+    def _waits_since(self, device: str, task: str) -> str | None:
+        """None also for a task with a student, because its figures leave out the student's audits."""
+        row = self._rows.get(device)
+        if row is None or task in _object_at(row.health, "students"):
+            return None
+        return text_at(_object_at(_object_at(row.health, "accuracy"), task), "open_since")
 
     def receive(self, message: Message, wall: float) -> None:
         origin = self._origin(message.topic)

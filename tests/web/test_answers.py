@@ -520,3 +520,15 @@ def test_each_board_says_how_many_checks_are_open() -> None:
     bench.audit()
     assert bench.live.answers.open_checks("press-04") == 1
     assert bench.live.answers.open_checks("press-05") == 0
+
+
+def test_a_check_that_its_board_no_longer_keeps_is_no_longer_offered() -> None:
+    bench = Bench()
+    bench.audit(number=1, ts="2026-11-28T09:00:00.000Z")
+    kept = bench.audit(number=2, ts="2026-11-28T10:00:00.000Z")
+    waits = {"asked": 2, "audits": 0, "open": 1, "open_since": "2026-11-28T10:00:00.100Z"}
+    students = {"triage": {"student": "s"}}
+    bench.board("press-04", health={"accuracy": {**answering.ACCURACY, "triage": waits}, "students": students})
+    assert bench.checks()["open"] == 2
+    bench.board("press-04", health={"accuracy": {**answering.ACCURACY, "triage": waits}})
+    assert [check["key"] for check in bench.checks()["checks"]] == [kept]
