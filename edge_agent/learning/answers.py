@@ -129,6 +129,13 @@ class AnswerTable:
         since = timestamp(open_at[0]) if open_at else None
         return AuditCounts(asked=len(rows), missed=len(open_at) - newer, open=len(open_at), open_since=since)
 
+    def gap(self, task: str) -> int | None:
+        """The number up to which open audits were deleted that are newer than any answered one."""
+        number: int | None = self._store.select(
+            "SELECT max(number) FROM answers WHERE task = ? AND is_audit = ?", task, _GAP
+        )[0][0]
+        return number
+
     def newest_wall_s(self, basis: str) -> float:
         """0 without an answer."""
         statement = "SELECT coalesce(max(wall_s), 0.0) FROM answers WHERE basis = ?"

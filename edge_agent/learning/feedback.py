@@ -176,6 +176,9 @@ class Feedback(AuditedTasks[_FeedbackTask]):
                 newest_s = self._table.newest_wall_s(tracked.task.basis_for(model.weights_sha256))
                 answers = self._table.asked_or_marked(tracked.basis)
                 newer = [answer for answer in answers if answer.number > tracked.since and answer.wall_s > newest_s]
+                if (gap := self._table.gap(tracked.store_name)) is not None:
+                    # With those after it, they would be no fair sample.
+                    newer = [answer for answer in newer if answer.number < gap]
                 tasks.append((tracked.task, newer, learnt))
         return unused_audits(tasks)
 

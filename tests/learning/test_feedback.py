@@ -386,6 +386,16 @@ def test_an_earlier_audit_may_still_be_answered_by_its_caller() -> None:
     assert (facts.asked, facts.audits, facts.promised) == (40, 36, 0.9)
 
 
+def test_a_new_model_answers_no_audits_from_both_sides_of_a_gap() -> None:
+    bench = Bench(text=KEEPS.replace("enabled = true", "enabled = true\nkeep = 100"))
+    audit(bench, range(300), lambda number: number < 60)
+    assert switch(bench, replace(bench.of_model, sha256="m2", learnt_from=learnt())) == [*range(59, -1, -1)]
+    for number in range(299, 199, -1):
+        bench.mark(number, "a")
+    bench.settle()
+    assert bench.feedback.facts()["t"].audits == 60
+
+
 def test_a_new_model_is_asked_nothing_where_it_is_unknown_what_training_used() -> None:
     bench = Bench(text=KEEPS)
     audit(bench, range(3))
