@@ -61,7 +61,7 @@ build/ansible/ready: Makefile
 # The documentation as a site, build/site/index.html. A link or an anchor that leads nowhere ends it. The pages are links to
 # the files, in the same folders, so that links between them hold in both.
 PAGES := README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE ansible/wheels/README.md docs examples \
-  ansible/roles/edge_agent/meta/argument_specs.yml ansible/files/mosquitto
+  ansible/roles/edge_agent/meta/argument_specs.yml ansible/files/mosquitto systemd/edge-agent-web.service
 docs: build/mkdocs/ready
 	rm -rf build/pages
 	for page in $(PAGES); do mkdir -p build/pages/$$(dirname $$page); ln -s "$(CURDIR)/$$page" build/pages/$$page; done
