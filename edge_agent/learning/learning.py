@@ -149,7 +149,7 @@ class Learning(Answerers):
 
     def describe(self, task: Task) -> dict[str, str]:
         if self._maps.has_fitted(task):
-            return {"scores_from": "feedback", "scores_because": "a map fitted to feedback is right more often"}
+            return {"scores_from": "feedback", "scores_reason": "a map fitted to feedback is right more often"}
         return super().describe(task)
 
     def receive_feedback(self, task: str, message: Message, now: float) -> bool:

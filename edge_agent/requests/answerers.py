@@ -111,7 +111,7 @@ class Answerers:
         """For `info`."""
         if not isinstance(task.config, ClassifyTask):
             return {}
-        return {"scores_from": self.score_maps.source(task), "scores_because": self.score_maps.reason_for_source(task)}
+        return {"scores_from": self.score_maps.source(task), "scores_reason": self.score_maps.reason_for_source(task)}
 
     def receive_feedback(self, task: str, message: Message, now: float) -> bool:
         """Takes a caller's feedback on an answer. False: this board takes none."""

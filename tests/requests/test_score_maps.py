@@ -75,12 +75,12 @@ def test_the_prior_is_corrected_once_the_answers_collapse_to_the_preferred_label
     assert scored(scoring, auto, answer(a=0.6, b=0.4)).output == "b"
     assert scoring.describe(auto) == {
         "scores_from": "prior",
-        "scores_because": "100% of 100 answers were a, which the model prefers for any input",
+        "scores_reason": "100% of 100 answers were a, which the model prefers for any input",
     }
     assert len(after(scoring, auto, *[answer(a=0.1, b=0.9)] * 200)) == 1
     assert source(scoring, auto) == "model"
     scoring.set_model(model("v"))
-    assert "not measured" in scoring.describe(auto)["scores_because"]
+    assert "not measured" in scoring.describe(auto)["scores_reason"]
 
 
 def test_the_next_process_knows_which_answers_collapse(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_otherwise_scores_stay_as_they_are(text: str, answers: list[Finished]) -
     scoring.set_priors({of.definition: PREFERS_A})
     assert not after(scoring, of, *answers * 200)
     assert source(scoring, of) == "model"
-    is_by_choice = "as-is" in scoring.describe(of)["scores_because"]
+    is_by_choice = "as-is" in scoring.describe(of)["scores_reason"]
     assert is_by_choice == (text != AUTO)
 
 
