@@ -257,7 +257,7 @@ def test_a_first_load_that_makes_progress_gets_more_time_from_systemd(monkeypatc
 
 
 @pytest.mark.expects_warning
-def test_a_model_that_is_gone_at_the_death_of_its_worker_refuses_newcomers_and_is_an_alarm(
+def test_a_model_that_is_gone_at_the_death_of_its_worker_ends_all_requests_and_is_an_alarm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -271,12 +271,12 @@ def test_a_model_that_is_gone_at_the_death_of_its_worker_refuses_newcomers_and_i
     for now in (1.5, 2.5, 4.5):
         agent._tick(now)
         agent._status.update_alarms(now)
-    # A newcomer that cannot wait for the next try is refused; the other one waits.
     agent._on_message(received(inbound(topic, {"id": 1, "input": "x", "deadline_ms": 500}, at=4.6)), 4.6)
-    assert agent._dispatcher.waiting == 1
+    assert agent._dispatcher.waiting == 0
+    assert "id=0 status=failed code=engine_lost" in caplog.text
     assert "id=1 status=busy code=loading" in caplog.text
-    assert agent._status.alarms.severities == {"worker-crash-loop": "critical"}
-    assert agent._status.health(now)["worker"]["last_end"].startswith("not started: [Errno 2] ")
+    assert agent._status.alarms.severities == {"model-load-failed": "critical"}
+    assert "model.gguf" in agent._status.health(now)["worker"]["last_end"]
 
 
 @pytest.mark.expects_warning

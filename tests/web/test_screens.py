@@ -58,6 +58,7 @@ class World(NamedTuple):
 
     def open(self, view: Page, screen: str) -> None:
         view.goto(f"{self.page.url}/#/{screen}")
+        expect(view.locator("main h1")).to_be_visible()
         expect(view.locator("main")).to_contain_text(SCREENS.get(screen, ""))
 
 
