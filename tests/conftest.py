@@ -219,3 +219,8 @@ def slow(slow_agent_of_module: Site, with_fresh_client: Callable[[Site], Site]) 
     site = with_fresh_client(slow_agent_of_module)
     site.wait_until_active(0)
     return site
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The browser's tests, one file of a minute, begin first: last, they would keep one process busy alone."""
+    items.sort(key=lambda item: item.path.name != "test_screens.py")
