@@ -48,6 +48,8 @@ def test_a_board_without_its_model_says_so_and_answers_once_the_bundle_is_copied
         lambda state: (state["reason"] or "").startswith(f'model-load-failed: "{tmp_path / "model.gguf"}" '),
     )
     assert "does not exist" in client.wait_for_alarm(base, "model-load-failed")["message"]
+    # Requests come over another connection than the state goes.
+    wait_until(lambda: "connected client=test.bare.data" in agent.log, "the connection for requests", 10)
     client.publish(f"{base}/infer/generate/request", {"input": "text", "id": 1})
     error = client.wait(f"{base}/infer/generate/response")[0].json["error"]
     assert error["code"] == "loading"
