@@ -114,7 +114,7 @@ class Feed:
     @property
     def hint(self) -> str | None:
         """What may be missing although there are boards."""
-        if not self.rows or self.gets_retained:
+        if self.gets_retained or not self.rows:  # the rows take a while
             return None
         return (
             "the broker has sent nothing retained, because it has just started or, like RabbitMQ, sends none for "
@@ -186,11 +186,12 @@ class Feed:
     def view(self, console: Console, *, is_compact: bool = False, max_rows: int | None = None) -> RenderableType:
         from edge_agent.tools.watch.table import site_view  # noqa: PLC0415 - needs rich
 
+        rows = self.rows
         return site_view(
-            self.rows,
+            rows,
             site=self.name,
             broker=self.broker,
-            trouble=self.trouble or (self.hint if self.rows else self.no_boards_text),
+            trouble=self.trouble or (self.hint if rows else self.no_boards_text),
             width=console.width,
             wall=time.time(),
             clock=time.strftime("%H:%M:%S"),
