@@ -195,14 +195,14 @@ class AnswerTable:
 
     def load_state(self, basis: str) -> Any:
         """What `save_state` wrote; None if there is nothing, or nothing readable."""
-        rows = self._store.select("SELECT document FROM accuracy WHERE basis = ?", basis)
+        document = self._store.load_task_state(basis)
         try:
-            return json.loads(rows[0][0]) if rows else None
+            return None if document is None else json.loads(document)
         except ValueError:
             return None
 
     def save_state(self, basis: str, task: str, document: Any) -> None:
-        self._store.write("INSERT OR REPLACE INTO accuracy VALUES (?, ?, ?)", basis, task, json.dumps(document))
+        self._store.save_task_state(basis, task, json.dumps(document))
 
 
 def read_answers(select: Select, task: str) -> list[KeptAnswer]:

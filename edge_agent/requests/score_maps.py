@@ -35,22 +35,22 @@ class ScoreMaps:
 
     def count_answer(self, task: Task, event: Finished) -> bool:
         """Counts an answer, which has the model's own scores. Returns whether the task's map has changed."""
-        prior = self.prior_map(task)
-        if prior is None or event.scores is None or not task.config.measures_prior:
+        config, prior = task.config, self.prior_map(task)
+        if not isinstance(config, ClassifyTask) or prior is None or event.scores is None or not config.measures_prior:
             return False
-        detector, before = self._detector(task), self.source(task)
-        if detector.add(event.scores, prior) and self._store is not None:
-            entry = self._key(task), f"collapse/{task.name}", detector.reason or ""
-            self._store.write("INSERT OR REPLACE INTO accuracy VALUES (?, ?, ?)", *entry)
-        return self.source(task) != before
+        detector = self._detector(task)
+        if not detector.add(event.scores, prior):
+            return False
+        if self._store is not None:
+            self._store.save_task_state(self._key(task), f"collapse/{task.name}", detector.reason or "")
+        # Any other map takes precedence over the one that has come or gone.
+        return self.source(task) in ("prior", "model") and not config.always_corrects_prior
 
     def _detector(self, task: Task) -> CollapseDetector:
         if (known := self._detectors.get(task.definition)) is not None:
             return known
-        kept = None
-        if self._store is not None:
-            kept = self._store.select("SELECT document FROM accuracy WHERE basis = ?", self._key(task))
-        detector = self._detectors[task.definition] = CollapseDetector((kept[0][0] or None) if kept else None)
+        kept = None if self._store is None else self._store.load_task_state(self._key(task))
+        detector = self._detectors[task.definition] = CollapseDetector(kept or None)
         return detector
 
     def _key(self, task: Task) -> str:

@@ -221,6 +221,15 @@ class Store:
     def has_rows(self, table: str) -> bool:
         return bool(self.select(f"SELECT 1 FROM {table} LIMIT 1"))  # noqa: S608 - a name of ours
 
+    def load_task_state(self, basis: str) -> str | None:
+        """What `save_task_state` kept."""
+        rows = self.select("SELECT document FROM accuracy WHERE basis = ?", basis)
+        return rows[0][0] if rows else None
+
+    def save_task_state(self, basis: str, task: str, document: str) -> None:
+        """Keeps what was found out about a task. basis: identifies its definition and the model."""
+        self.write("INSERT OR REPLACE INTO accuracy VALUES (?, ?, ?)", basis, task, document)
+
     def select(self, statement: str, *values: object) -> list[Any]:
         try:
             return self._connection.execute(statement, values).fetchall()
