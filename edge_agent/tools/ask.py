@@ -41,8 +41,7 @@ def ask(
     # A board that refuses this reply topic says so on the task's default one.
     filters = {reply_topic, topics.response(task), *({state_topic} if pool is None else ())}
     with Client(f"ask-{request_id}", mqtt, filters) as client:
-        if not client.connect(timeout_s):
-            raise NoAnswerError(f"no connection to the broker {mqtt.brokers}: {client.reason or 'no answer'}")
+        require_connection(client, bus, timeout_s)
         if pool is None:
             state = require_board(client, bus)
         client.link.publish(json_publication(topics.request(task), envelope))
@@ -66,6 +65,12 @@ def ask(
                 return document
     words = "" if state.get("state") == "online" else _state_words(state)
     raise NoAnswerError(f"no reply from {topics.base} within {timeout_s:.1f} s (broker {mqtt.brokers}){words}")
+
+
+def require_connection(client: Client, bus: Bus, timeout_s: float) -> None:
+    """Connects to the broker. Raises NoAnswerError."""
+    if not client.connect(timeout_s):
+        raise NoAnswerError(f"no connection to the broker {bus.mqtt.brokers}: {client.reason or 'no answer'}")
 
 
 def require_board(client: Client, bus: Bus) -> dict[str, Any]:

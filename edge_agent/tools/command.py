@@ -11,8 +11,10 @@ from typing import Any
 from edge_agent.commands.authority import sign
 from edge_agent.commands.fields import MAX_BY_CHARS
 from edge_agent.core.messages import json_publication
+from edge_agent.tools.ask import require_connection
 from edge_agent.tools.bus import Bus, NoAnswerError
 from edge_agent.tools.client import Client, object_or_empty
+from edge_agent.tools.watch.site import is_on_bus
 
 
 def send_command(
@@ -31,8 +33,7 @@ def send_command(
     session: str | None = None
     filters = {topics.state, topics.command_result(operation)}
     with Client(f"command-{command_id}", mqtt, filters) as client:
-        if not client.connect(timeout_s):
-            raise NoAnswerError(f"no connection to the broker {mqtt.brokers}: {client.reason or 'no answer'}")
+        require_connection(client, bus, timeout_s)
         while (left_s := give_up_at - time.monotonic()) > 0:
             message = client.receive(left_s)
             if not client.is_connected:
@@ -75,6 +76,5 @@ def _signed(operation: str, fields: dict[str, Any], key: bytes | None) -> dict[s
 
 def _session(state: dict[str, Any]) -> str | None:
     """The session of a board that accepts commands; while its model loads it is `offline` and accepts them."""
-    is_listening = state.get("state") in ("online", "draining", "offline") and state.get("reason") != "connection-lost"
     session = state.get("session")
-    return session if is_listening and isinstance(session, str) else None
+    return session if is_on_bus(state) and isinstance(session, str) else None

@@ -6,7 +6,7 @@ from typing import Any
 
 from edge_agent.core.codes import CommandCode
 from edge_agent.core.messages import json_publication
-from edge_agent.tools.ask import require_board
+from edge_agent.tools.ask import require_board, require_connection
 from edge_agent.tools.bus import Bus, NoAnswerError
 from edge_agent.tools.client import Client, object_or_empty
 
@@ -28,8 +28,7 @@ def send_feedback(bus: Bus, task: str, request_id: str, said: dict[str, Any], *,
 def _send(bus: Bus, task: str, fields: dict[str, Any], timeout_s: float) -> dict[str, Any]:
     topics, token = bus.topics, secrets.token_hex(8)
     with Client(f"feedback-{token}", bus.mqtt, {topics.state, topics.feedback_result(task)}) as client:
-        if not client.connect(timeout_s):
-            raise NoAnswerError(f"no connection to the broker {bus.mqtt.brokers}: {client.reason or 'no answer'}")
+        require_connection(client, bus, timeout_s)
         require_board(client, bus)
         client.link.publish(json_publication(topics.feedback(task), fields, correlation=token.encode()))
         for message in client.messages(timeout_s):

@@ -15,6 +15,7 @@ from enum import StrEnum
 from itertools import chain, islice
 from typing import Any
 
+from edge_agent.core.clock import parse_timestamp
 from edge_agent.core.kinds.registry import KINDS
 from edge_agent.core.messages import Message
 from edge_agent.core.strict_json import NotJsonError, number_of, parse_json
@@ -189,7 +190,7 @@ class Answers(Part):
         before = self._open_since
         self._open_since = {each: self._waits_since(*each) for each in self._tasks}
         moved = {
-            each: time_at({"since": since}, "since")
+            each: parse_timestamp(since)
             for each, since in self._open_since.items()
             if since is not None and since != before.get(each)
         }
@@ -228,7 +229,7 @@ class Answers(Part):
             is_retained=message.is_retained,
         )
         if b'"please_check"' in payload:
-            if self._is_repeated_check(answer):
+            if not self._keep_check_unless_repeated(answer):
                 return
         elif b'"input"' in payload:
             self._note_input(answer)
@@ -244,7 +245,7 @@ class Answers(Part):
 
     def restore_checks(self, checks: Iterable[Answer]) -> None:
         for check in checks:
-            self._is_repeated_check(check)
+            self._keep_check_unless_repeated(check)
 
     @property
     def awaits_results(self) -> bool:
@@ -277,16 +278,16 @@ class Answers(Part):
         devices, tasks = ({owner[place] for owner in owners} for place in (0, 1))
         return _Origin(_only(devices), _only(tasks), is_reply_topic=True)
 
-    def _is_repeated_check(self, answer: Answer) -> bool:
-        """Keeps an answer that asks for feedback, unless it came before: then it returns True."""
+    def _keep_check_unless_repeated(self, answer: Answer) -> bool:
+        """Keeps an answer if it asks for feedback. Returns False for one that came before."""
         document = answer.document()
         if document.get("please_check") is not True or not answer.device or not answer.task:
-            return False
+            return True
         answer.is_check = True
         identity = (answer.device, answer.task, json.dumps(document.get("id")), answer.reply_to(document))
         before = self._checks.get(identity)
         if before is not None and (document.get("repeat") is True or before.payload == answer.payload):
-            return True
+            return False
         if before is not None:
             self._drop_check(identity)
         if "input" in document:
@@ -296,7 +297,7 @@ class Answers(Part):
         self._checks[identity] = answer
         self._check_bytes += len(answer.payload)
         self._bound_checks(answer.device)
-        return False
+        return True
 
     def _bound_checks(self, device: str) -> None:
         """One board may take a quarter of the places, so that it cannot push out the checks of the others."""

@@ -7,7 +7,7 @@ from edge_agent.core.messages import Message
 from edge_agent.core.topics import Topics, wildcard_values
 from edge_agent.core.wording import cut
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import BoardLevel, Document, Row, is_critical, may_have_alarms, number_at, text_at
+from edge_agent.tools.watch.site import BoardLevel, Document, Row, is_critical, is_on_bus, number_at, text_at
 from edge_agent.web.journal import Entry, Journal
 from edge_agent.web.parts import Part
 
@@ -93,7 +93,7 @@ class ChangeRecorder:
 
 def _can_tell(row: Row) -> bool:
     """Whether a board that no longer raises an alarm says by it that the cause is over."""
-    return may_have_alarms(row.state) and row.level not in (BoardLevel.STALE, BoardLevel.STARTING)
+    return is_on_bus(row.state) and row.level not in (BoardLevel.STALE, BoardLevel.STARTING)
 
 
 class EventRecorder(Part):

@@ -19,22 +19,13 @@ from typing import Any
 import paho.mqtt.client as paho
 
 from edge_agent.core.clock import timestamp
-from edge_agent.tools.demo.readings import held_out
+from edge_agent.tools.demo.readings import held_out, tasks
 from tests.docs.demonstration import BASE, messages_shown
 from tests.helpers.caller import Caller
 
 ROOT, SITE = "edgeai/v1", "hall1"
 TRIAGE, WATCH = "machine-triage", "pump-watch"
-LABELS = (
-    "normal",
-    "imbalance",
-    "bearing fault",
-    "cavitation",
-    "overload",
-    "overheating",
-    "blocked filter",
-    "dry running",
-)
+LABELS = tuple(tasks()[TRIAGE]["labels"])
 PROMISE = 0.95
 UNUSUAL = {"kind": "unusual", "false_alarms": "1 per week", "unusual_below": 0.0005}
 # Of each answer's id the output is kept for feedback, the newest ones only.

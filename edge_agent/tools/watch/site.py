@@ -250,7 +250,7 @@ class WatchedBoard:
     def _active_alarms(self) -> tuple[tuple[str, Document], ...]:
         """An alarm is void unless it is of the session of `state`. Critical alarms come first."""
         state = self._documents.get("state", {})
-        session = state.get("session") if may_have_alarms(state) else None
+        session = state.get("session") if is_on_bus(state) else None
         active = [
             (topic.removeprefix("alarm/"), alarm)
             for topic, alarm in self._documents.items()
@@ -325,8 +325,10 @@ def _troubles(health: Document, known: set[str]) -> Iterator[str]:
         yield ": ".join(filter(None, (f"governor {governor}", text_at(health, "governor.reason"))))
 
 
-def may_have_alarms(state: Document) -> bool:
-    """Whether a board of this state still says what is wrong with it: one whose model does not load is offline."""
+def is_on_bus(state: Document) -> bool:
+    """Whether a board of this state is connected, so that its alarms count and it takes commands: one whose model does
+    not load is offline, but connected.
+    """
     return state.get("state") in ("online", "draining", "offline") and state.get("reason") != "connection-lost"
 
 
