@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+from edge_agent.commands.fields import MAX_BY_CHARS
 from edge_agent.core.config import OPERATIONS
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.extras import missing_extra
@@ -99,8 +100,8 @@ def _number(kind: type[int | float], min_value: float, max_value: float, rule: s
 
 
 def _name(text: str) -> str:
-    if not 1 <= len(text) <= 64:
-        raise argparse.ArgumentTypeError(f"should be 1 to 64 characters (got {len(text)})")
+    if not 1 <= len(text) <= MAX_BY_CHARS:
+        raise argparse.ArgumentTypeError(f"should be 1 to {MAX_BY_CHARS} characters (got {len(text)})")
     return text
 
 

@@ -21,7 +21,7 @@ from edge_agent.core.messages import Message
 from edge_agent.core.strict_json import NotJsonError, number_of, parse_json
 from edge_agent.core.topics import NAME_PATTERN, Topics, matches, pool_topics, publish_filter, wildcard_values
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import Document, Row, number_at, text_at, time_at
+from edge_agent.tools.watch.site import Document, Row, number_at, object_at, text_at, time_at
 from edge_agent.web.boards import escaped, labels_of, tasks_of
 from edge_agent.web.parts import Part
 from edge_agent.web.problem import ProblemError
@@ -204,9 +204,9 @@ class Answers(Part):
     def _waits_since(self, device: str, task: str) -> str | None:
         """None also for a task with a student, because its figures leave out the student's audits."""
         row = self._rows.get(device)
-        if row is None or task in _object_at(row.health, "students"):
+        if row is None or task in object_at(row.health, "students"):
             return None
-        return text_at(_object_at(_object_at(row.health, "accuracy"), task), "open_since")
+        return text_at(object_at(object_at(row.health, "accuracy"), task), "open_since")
 
     def receive(self, message: Message, wall: float) -> None:
         origin = self._origin(message.topic)
@@ -402,7 +402,7 @@ class Answers(Part):
         known = self._tasks.get((device, task))
         if row is None or known is None:
             return []
-        accuracy = _object_at(_object_at(row.health, "accuracy"), task)
+        accuracy = object_at(object_at(row.health, "accuracy"), task)
         return promises(known, accuracy, self._open[device, task])
 
     def _reason(self) -> str | None:
@@ -441,7 +441,7 @@ class Answers(Part):
         output = document.get("output") if document else _bare_output(answer.payload)
         is_hidden = is_blind or (not document and self._may_reveal_check(answer))
         degraded = document.get("degraded")
-        error = _object_at(document, "error")
+        error = object_at(document, "error")
         return {
             "key": answer.key,
             "at": answer.at,
@@ -483,7 +483,7 @@ class Answers(Part):
             return ProblemError(409, "not_markable", "the board takes no feedback for this task")
         row = self._rows.get(answer.device)
         tells_accuracy = row is not None and "accuracy" in row.health and kind != "unusual"
-        if row is not None and tells_accuracy and answer.task not in _object_at(row.health, "accuracy"):
+        if row is not None and tells_accuracy and answer.task not in object_at(row.health, "accuracy"):
             return ProblemError(409, "feedback_off", "this board keeps no answers: set `enabled = true` in [feedback]")
         mark = answer.mark
         if mark is not None and (answer.is_check or mark.state in (MarkState.WAITING, MarkState.SENT)):
@@ -562,15 +562,8 @@ def _named(pattern: re.Pattern[bytes], head: bytes) -> str | None:
     return None if found is None else found[1].decode()
 
 
-def _object_at(document: Document, name: str) -> Document:
-    value = document.get(name)
-    return value if isinstance(value, dict) else {}
-
-
 def _score(document: Document, output: Any) -> float | None:
-    return (
-        number_at({"score": _object_at(document, "scores").get(output)}, "score") if isinstance(output, str) else None
-    )
+    return number_at({"score": object_at(document, "scores").get(output)}, "score") if isinstance(output, str) else None
 
 
 def _bare_output(payload: bytes) -> Any:

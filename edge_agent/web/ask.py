@@ -27,7 +27,7 @@ from edge_agent.core.topics import (
 )
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import Document, Row, number_at, text_at
+from edge_agent.tools.watch.site import Document, Row, number_at, object_at, text_at
 from edge_agent.web.live import SILENT_LEVELS, Live
 from edge_agent.web.parts import Part
 from edge_agent.web.problem import JSON_TYPE, ProblemError
@@ -196,11 +196,9 @@ def envelope_of(body: bytes, content_type: str | None, key: str | None) -> tuple
 
 def _deadline_ms(envelope: Envelope, row: Row | None, task: str) -> int:
     info = {} if row is None else row.info
-    tasks = info.get("tasks")
-    known = tasks.get(task) if isinstance(tasks, dict) else None
     wanted = (
         envelope.deadline_ms
-        or number_at(known if isinstance(known, dict) else {}, "deadline_ms")
+        or number_at(object_at(object_at(info, "tasks"), task), "deadline_ms")
         or number_at(info, "limits.default_deadline_ms")
         or _DEFAULT_DEADLINE_MS
     )

@@ -17,6 +17,7 @@ from edge_agent.tools.watch.site import (
     Row,
     is_critical,
     number_at,
+    object_at,
     text_at,
     time_at,
 )
@@ -138,8 +139,7 @@ def task_documents(row: Row, promises: Mapping[str, Document | None]) -> list[Do
 
 def tasks_of(row: Row) -> list[tuple[str, Document]]:
     """The tasks that `info` names."""
-    tasks = row.info.get("tasks")
-    named = list(tasks.items())[:_MAX_TASKS] if isinstance(tasks, dict) else []
+    named = list(object_at(row.info, "tasks").items())[:_MAX_TASKS]
     return [(name, task) for name, task in named if isinstance(task, dict)]
 
 
@@ -152,8 +152,7 @@ def labels_of(task: Document) -> list[str] | None:
 
 
 def _task(row: Row, name: str, task: Document, promises: Mapping[str, Document | None]) -> Document:
-    accuracy = row.health.get("accuracy")
-    entry = accuracy.get(name) if isinstance(accuracy, dict) else None
+    entry = object_at(row.health, "accuracy").get(name)
     return {
         "name": printable(name[:64]),
         "kind": _printable(text_at(task, "kind")),

@@ -10,7 +10,7 @@ from edge_agent.core.topics import Topics, wildcard_values
 from edge_agent.core.wording import cut
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import Document, text_at
+from edge_agent.tools.watch.site import Document, object_at, text_at
 from edge_agent.web.answers import Mark, MarkState
 from edge_agent.web.journal import Entry
 from edge_agent.web.live import SILENT_LEVELS, Live
@@ -99,8 +99,7 @@ class Feedback(Part):
                 self._answers.close_check(device, task, result.get("id"))
             return
         if is_ok:
-            data = result.get("data")
-            self._answers.end_mark(mark, MarkState.KEPT, data=data if isinstance(data, dict) else {})
+            self._answers.end_mark(mark, MarkState.KEPT, data=object_at(result, "data"))
             self._live.journal.add(_entry_of(mark, wall))
             return
         error = cut(text_at(result, "error.message") or "the board gives no reason", _MAX_ERROR)

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge_agent import __version__
+from edge_agent.commands.fields import MAX_BY_CHARS
 from edge_agent.core.wording import printable
 from edge_agent.web.guard import address_of
 from edge_agent.web.problem import ProblemError, json_object_of, json_response, text_of
@@ -66,8 +67,8 @@ def author_of(request: Request, given: object) -> str | None:
     user = viewer_of(request).user
     if user is not None or given is None:
         return user
-    if not isinstance(given, str) or not 1 <= len(given) <= 64 or not given.isprintable():
-        raise ProblemError(400, "invalid", "by: should be a name of 1 to 64 printable characters")
+    if not isinstance(given, str) or not 1 <= len(given) <= MAX_BY_CHARS or not given.isprintable():
+        raise ProblemError(400, "invalid", f"by: should be a name of 1 to {MAX_BY_CHARS} printable characters")
     return given
 
 

@@ -7,7 +7,7 @@ from edge_agent.core.messages import Message
 from edge_agent.core.topics import Topics, wildcard_values
 from edge_agent.core.wording import printable
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import Document, Row, number_at, texts_at
+from edge_agent.tools.watch.site import Document, Row, number_at, object_at, texts_at
 from edge_agent.web.parts import Part
 
 _MAX_TABLES = 16
@@ -50,18 +50,15 @@ class Signals(Part):
 
 def signals_document(row: Row, heard: Heard) -> list[Document]:
     """A board's tables. Of one that health names but that has not been heard yet, `at` is null. Needs no lock."""
-    known = row.health.get("signals")
-    names = sorted({*heard, *(texts_at(row.health, "signals") if isinstance(known, dict) else ())})[:_MAX_TABLES]
+    known = object_at(row.health, "signals")
+    names = sorted({*heard, *(texts_at(row.health, "signals") if known else ())})[:_MAX_TABLES]
     return [_table(name, heard.get(name), known) for name in names]
 
 
-def _table(name: str, message: tuple[float, bytes] | None, known: Any) -> Document:
+def _table(name: str, message: tuple[float, bytes] | None, known: Document) -> Document:
     at, payload = message or (None, b"")
-    machines = object_or_empty(payload).get("machines")
-    figures = known.get(name) if isinstance(known, dict) else None
-    lacking = figures.get("lacking") if isinstance(figures, dict) else None
-    lacking = lacking if isinstance(lacking, dict) else {}
-    values = machines if isinstance(machines, dict) else {}
+    values = object_at(object_or_empty(payload), "machines")
+    lacking = object_at(object_at(known, name), "lacking")
     names = list(dict.fromkeys([*values, *lacking]))[:_MAX_MACHINES]
     return {
         "name": printable(name[:64]),

@@ -356,6 +356,12 @@ def texts_at(document: Document, path: str) -> list[str]:
     return [item[:_MAX_TEXT] for item in items if isinstance(item, str)]
 
 
+def object_at(document: Document, name: str) -> Document:
+    """The object of this name; an empty one if there is none."""
+    value = document.get(name)
+    return value if isinstance(value, dict) else {}
+
+
 def is_true(document: Document, path: str) -> bool:
     return _at(document, path) is True
 
