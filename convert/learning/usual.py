@@ -77,26 +77,30 @@ class _Mixture:
 
     def log_densities(self, z: Floats) -> Floats:
         """[rows]"""
-        logs = self._logs(z)
-        highest = logs.max(axis=1, keepdims=True)
-        densities: Floats = highest[:, 0] + np.log(np.exp(logs - highest).sum(axis=1))
-        return densities
+        return _log_sum(self.log_shares(z))[:, 0]
 
     def responsibilities(self, z: Floats) -> Floats:
         """[rows, components]"""
-        logs = self._logs(z)
-        shares = np.exp(logs - logs.max(axis=1, keepdims=True))
-        normalized: Floats = shares / shares.sum(axis=1, keepdims=True)
-        return normalized
+        logs = self.log_shares(z)
+        return np.exp(logs - _log_sum(logs))
 
-    def _logs(self, z: Floats) -> Floats:
-        columns = []
-        for weight, mean, covariance in zip(self.weights, self.means, self.covariances, strict=True):
-            triangle = np.linalg.cholesky(covariance)
-            whitened = np.linalg.solve(triangle, (z - mean).T)
-            constant = math.log(weight) - np.log(np.diagonal(triangle)).sum() - 0.5 * len(mean) * math.log(2 * math.pi)
-            columns.append(constant - 0.5 * (whitened**2).sum(axis=0))
-        return np.stack(columns, axis=1)
+    def log_shares(self, z: Floats) -> Floats:
+        """[rows, components]: the logarithm of what each component adds to the density."""
+        triangles = np.linalg.cholesky(self.covariances)
+        inverses = np.linalg.inv(triangles)
+        volumes = np.log(np.diagonal(triangles, axis1=1, axis2=2)).sum(axis=1)
+        constants = np.log(self.weights) - volumes - 0.5 * z.shape[1] * math.log(2 * math.pi)
+        # One component after another, because all offsets at once may not fit into memory.
+        whitened = ((z - mean) @ inverse.T for mean, inverse in zip(self.means, inverses, strict=True))
+        logs: Floats = constants - 0.5 * np.stack([np.einsum("rn,rn->r", each, each) for each in whitened], axis=1)
+        return logs
+
+
+def _log_sum(logs: Floats) -> Floats:
+    """[rows, 1]: the logarithm of the sum of each row's exponentials."""
+    highest = logs.max(axis=1, keepdims=True)
+    logarithms: Floats = highest + np.log(np.exp(logs - highest).sum(axis=1, keepdims=True))
+    return logarithms
 
 
 def learn_usual(
@@ -322,10 +326,12 @@ def _fit(z: Floats, starts: Indices, components: int, shrinkage: float, seed: in
     before = -math.inf
     for _ in range(_MAX_EM_STEPS):
         mixture = _maximize(z, shares, target, shrinkage)
-        density = float(mixture.log_densities(z).mean())
+        logs = mixture.log_shares(z)
+        densities = _log_sum(logs)
+        density = float(densities.mean())
         if density - before < 1e-4:
             break
-        before, shares = density, mixture.responsibilities(z)
+        before, shares = density, np.exp(logs - densities)
     return mixture
 
 
@@ -334,12 +340,12 @@ def _maximize(z: Floats, shares: Floats, target: Floats, shrinkage: float) -> _M
     counts = shares.sum(axis=0) + 1e-3
     means = (shares.T @ z) / counts[:, None]
     pull = shrinkage * z.shape[1]
-    covariances = []
-    for count, share, mean in zip(counts, shares.T, means, strict=True):
+    scatters = []
+    for share, mean in zip(shares.T, means, strict=True):
         offsets = z - mean
-        scatter = (share[:, None] * offsets).T @ offsets
-        covariances.append((scatter + pull * target) / (count + pull) + _MIN_VARIANCE * np.eye(z.shape[1]))
-    return _Mixture(counts / counts.sum(), means, np.array(covariances))
+        scatters.append((share[:, None] * offsets).T @ offsets)
+    covariances = (np.array(scatters) + pull * target) / (counts + pull)[:, None, None]
+    return _Mixture(counts / counts.sum(), means, covariances + _MIN_VARIANCE * np.eye(z.shape[1]))
 
 
 def _readings(
