@@ -50,7 +50,7 @@ def test_all_parts_of_the_comparison_run(model: Path, tmp_path: Path) -> None:
     [
         (
             widths,
-            ["{model}", "--engine", "threads=1", "--clients", "1", "2", "--rounds", "1", "--requests", "4"],
+            ["{model}", "--engine", "threads=1", "--kinds", "extract", "--clients", "2", "--rounds", "1"],
             "extract of 2 clients: ratio",
         ),
         (overload, ["echo:step_ms=20", "--seconds", "1"], "capacity"),
