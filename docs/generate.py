@@ -112,6 +112,7 @@ subscribe = ["plant/+/vibration"]
 publish = "plant/{1}/triage"
 keep = "latest"
 reply = "output"
+no_output = "unknown"
 publish_on = "change"
 after = 2
 publish_every_s = 3600

@@ -304,6 +304,7 @@ FAULTS = [
         )
         for key in ("after", "publish_every_s")
     ),
+    ('[tasks.x]\nkind = "generate"\nno_output = "-"', 'tasks.x.no_output: requires `reply = "output"`'),
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["a/+"]\npublish = "b/{2}"', "n from 1 to 1"),
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["a/+/b"]\npublish = "b/+"', "tasks.x.publish: a topic must not"),
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["$share/g/a"]', "tasks.x.subscribe[0]: shared subscriptions"),

@@ -35,7 +35,7 @@ class Changes:
         task = request.reading_of
         if task is None or not request.reports_on_change:
             return True
-        if _is_superseded(document):
+        if is_superseded(document):
             return False
         error, output = document["error"], document["output"]
         # Machines may share a reply topic, and so may tasks.
@@ -46,7 +46,9 @@ class Changes:
         if answer == answers.published:
             is_due = task.publish_every_s is not None and now - answers.published_at >= task.publish_every_s
         else:
-            is_due = answers.in_a_row >= task.after
+            # Of the readings of a machine that cannot be made, only the first is refused.
+            comes_once = request.machine is not None and request.refusal is not None
+            is_due = comes_once or answers.in_a_row >= task.after
         if not is_due and "please_check" not in document:
             return False
         answers.published, answers.published_at = answer, now
@@ -66,10 +68,10 @@ class Changes:
 def is_retained(request: Request, document: dict[str, Any]) -> bool:
     """Whether the broker should retain this reply. A repeated one may be older than the one that is retained."""
     task = request.reading_of
-    return task is not None and task.retain and not document["repeat"] and not _is_superseded(document)
+    return task is not None and task.retain and not document["repeat"] and not is_superseded(document)
 
 
-def _is_superseded(document: dict[str, Any]) -> bool:
+def is_superseded(document: dict[str, Any]) -> bool:
     """Whether a newer reading replaced this one, which therefore has no answer of its own."""
     return document["error"] is not None and document["error"]["code"] == Code.SUPERSEDED
 

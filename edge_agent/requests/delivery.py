@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -120,9 +121,9 @@ class Delivery:
         staged, self._staged = self._staged, []
         for outgoing in staged:
             publication = _publication(outgoing.reply)
-            if (question := self._question(outgoing.reply)) is not None:
-                # PUBACKs come in order: a broker that has confirmed the reply has taken the question.
-                self._link.publish(question)
+            for whole in self._whole_replies(outgoing):
+                # PUBACKs come in order: a broker that has confirmed the reply has taken these.
+                self._link.publish(whole)
             if not self._link.outbox.can_send(publication):
                 self._send_fallback(outgoing, is_too_large=True)
             elif (number := self._link.publish(publication)) is not None:
@@ -130,14 +131,22 @@ class Delivery:
             elif not outgoing.origin.give_back():  # dropped and logged by the outbox
                 outgoing.origin.settle()
 
-    def _question(self, reply: Reply) -> Publication | None:
-        """The whole reply once more, if it asks for feedback and its caller gets the output alone."""
-        if b'"please_check":true' not in reply.document:
-            return None
+    def _whole_replies(self, outgoing: _Outgoing) -> Iterator[Publication]:
+        """The whole reply for others, if it has no output or asks for feedback and its caller gets the output alone."""
+        reply = outgoing.reply
+        if b'"please_check":true' not in reply.document and b'"output":null' not in reply.document:
+            return
         document = json.loads(reply.document)
-        if "please_check" not in document or "reply_to" not in document:
-            return None
-        return json_publication(self._topics.audit(document["task"]), reply.document)
+        if "reply_to" not in document:
+            return
+        if reply.output is not None and document["output"] is None:
+            topic = self._topics_of(outgoing.origin).error(document["task"])
+            yield json_publication(topic, reply.document, correlation=reply.correlation)
+        if "please_check" in document:
+            yield json_publication(self._topics.audit(document["task"]), reply.document)
+
+    def _topics_of(self, origin: Origin) -> TaskTopics:
+        return origin.topics if isinstance(origin, SharedRequest) else self._topics
 
     def _on_result(self, outgoing: _Outgoing, result: PublishResult, now: float) -> None:
         outgoing.tries += 1
@@ -151,7 +160,7 @@ class Delivery:
     def _send_fallback(self, outgoing: _Outgoing, *, is_too_large: bool) -> None:
         """A short failure takes the place of a reply that is too large; any other goes to the topic of its task."""
         reply, origin, document = outgoing.reply, outgoing.origin, json.loads(outgoing.reply.document)
-        topics = origin.topics if isinstance(origin, SharedRequest) else self._topics
+        topics = self._topics_of(origin)
         task = document["task"]
         # One with an error is short already.
         if is_too_large and document["error"] is None:

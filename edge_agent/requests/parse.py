@@ -170,7 +170,7 @@ class RequestParser:
         )
         is_bare = envelope is None or isinstance(envelope, BareInput)
         if is_bare and task is not None and task.config.reply == "output":
-            request.error_topic = topics.error(name)
+            request.error_topic, request.no_output = topics.error(name), task.config.no_output
         if refusal is None and task is not None and envelope is not None:
             request.task, request.envelope = task, envelope
             request.input = None if task.config.echo_input == "off" else envelope.input

@@ -15,7 +15,7 @@ from edge_agent.core.pipe import Cancelled, Failed, Finished
 from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import cut
 from edge_agent.requests.answerers import Answer
-from edge_agent.requests.changes import Changes, is_retained
+from edge_agent.requests.changes import Changes, is_retained, is_superseded
 from edge_agent.requests.delivery import Delivery
 from edge_agent.requests.duplicates import Duplicates
 from edge_agent.requests.request import Request
@@ -267,7 +267,9 @@ def _reply(request: Request, document: dict[str, Any]) -> Reply:
     if output is None or "please_check" in document:  # all callers share the topic of these: it says where they wait
         document = {**document, "reply_to": topic}
     if output is None:
-        return Reply(topic=request.error_topic, document=encode(document), correlation=correlation)
+        if request.no_output is None or is_superseded(document):
+            return Reply(topic=request.error_topic, document=encode(document), correlation=correlation)
+        output = request.no_output
     bare, content_type = (output.encode(), TEXT) if isinstance(output, str) else (encode(output), JSON)
     return Reply(
         topic=topic,

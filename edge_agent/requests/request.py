@@ -48,6 +48,7 @@ class Request:
     deadline: str = ""  # The deadline for the caller's eyes, with its source.
     source: str | None = None  # With `keep = "latest"`, a newer request of the same source replaces one that waits.
     error_topic: str | None = None  # If set, a reply is its output alone, and one without an output goes here, whole.
+    no_output: str | None = None  # With `error_topic`: what goes to the reply topic besides, where there is no output.
 
     # Admission.
     number: int = 0  # In order of admission; 0 until then.

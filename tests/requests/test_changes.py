@@ -162,6 +162,17 @@ def test_after_a_reload_each_answer_is_published_again() -> None:
     assert plant.told == 2 * ["good"]
 
 
+def test_the_only_refusal_of_a_machine_that_lacks_values_does_not_wait_for_others() -> None:
+    desk = Desk(tasks=PUMP + 'after = 2\nretain = true\nreply = "output"\nno_output = "unknown"\n')
+    for number in (1, 2):
+        desk.receive(replace(inbound("plant/x/hz", f"{number}"), machine="a"))
+        desk.dispatcher.on_worker_answer(labelled(number, **GOOD), 0.0)
+    desk.receive(replace(inbound("plant/x/hz", "{}"), machine="a", fault="hz: silent for 31 s"))
+    told = [(one.topic, one.retain) for one in desk.publications]
+    assert told == [("plant/x/is", True), (f"{BASE}/infer/pump/error", False), ("plant/x/is", True)]
+    assert [desk.publications[n].payload for n in (0, 2)] == [b"good", b"unknown"]
+
+
 class TestRetained:
     @pytest.mark.parametrize("reply", ["full", "output"])
     def test_answers_to_readings_are_retained_on_their_own_topic(self, reply: str) -> None:

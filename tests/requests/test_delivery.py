@@ -409,6 +409,21 @@ def test_an_output_that_is_to_be_checked_is_also_sent_whole_and_neither_is_lost_
     assert again.outlet.sent == [question, bare]
 
 
+def test_a_word_for_no_output_and_the_whole_reply_outlive_the_process_and_are_repeated(folder: Path) -> None:
+    tasks = f'{BARE}no_output = "unknown"\n'
+    first = Board(folder, tasks)
+    first.hear("{", task="t", packet_id=9, correlation=b"c")
+    first.flush()
+    whole, word = first.outlet.sent
+    assert (whole.topic, whole.correlation, word.payload) == (f"{BASE}/infer/t/error", b"c", b"unknown")
+    assert json.loads(whole.payload)["reply_to"] == word.topic
+    again = Board(folder, tasks)
+    again.hear("{", task="t", packet_id=9, correlation=b"c", duplicate=True)
+    again.flush()
+    assert [one.payload for one in again.outlet.sent[:2]] == [whole.payload, b"unknown"]
+    assert [json.loads(again.outlet.sent[2].payload)["repeat"], again.outlet.sent[3]] == [True, word]
+
+
 @pytest.mark.expects_warning
 def test_an_output_that_cannot_be_sent_fails_on_the_error_topic(folder: Path) -> None:
     board = answered_barely(folder)

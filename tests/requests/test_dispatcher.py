@@ -162,6 +162,32 @@ def test_what_has_no_output_goes_whole_to_the_error_topic() -> None:
     assert desk.replies[0]["degraded"] == ["unsure"]
 
 
+def test_a_client_with_one_topic_gets_a_word_for_each_reply_without_an_output_but_not_for_a_superseded_one() -> None:
+    desk = Desk(tasks=f'{BARE_TASK}no_output = "unknown"\nkeep = "latest"\n')
+    desk.receive(inbound("plant/7/x", "7"), 0.0)
+    desk.dispatcher.on_worker_answer(labelled(1, a=0.6, b=0.4), 1.0)  # unsure
+    desk.ask(b"{", task="t", correlation=b"c", response_topic="edgeai/v1/reply/me")
+    desk.ask({"input": "7", "options": {"seed": -1}}, task="t")
+    for payload in "789":  # the second waits until the third replaces it
+        desk.receive(inbound("plant/7/x", payload), 2.0)
+    desk.dispatcher.expire_overdue(99.0)
+    error, mine, plant = f"{BASE}/infer/t/error", "edgeai/v1/reply/me", "plant/7/y"
+    found = [(one.topic, one.correlation, len(one.payload) > 20 or one.payload) for one in desk.publications]
+    assert found == [
+        *((error, None, True), (plant, None, b"unknown")),
+        *((error, b"c", True), (mine, b"c", b"unknown")),
+        (f"{BASE}/infer/t/response", None, True),
+        (error, None, True),
+        *(2 * [(error, None, True), (plant, None, b"unknown")]),
+    ]
+    codes = [reply["error"] and reply["error"]["code"] for reply in _whole(desk)]
+    assert codes == [None, "bad_json", "bad_field", "superseded", "deadline", "deadline"]
+
+
+def _whole(desk: Desk) -> list[dict[str, Any]]:
+    return [json.loads(one.payload) for one in desk.publications if one.content_type == "application/json"]
+
+
 def test_a_template_that_names_the_topic_makes_another_request_of_the_same_reading_elsewhere() -> None:
     desk = Desk(
         tasks="""

@@ -90,6 +90,9 @@ class TaskBase(Table):
     """`output`: a bare payload or a reading gets the output alone, as text or JSON. A reply without an output goes in
     full to `<root>/<site>/<id>/infer/<task>/error`, and one that asks for feedback also to `…/audit`. An envelope
     always gets the full reply."""
+    no_output: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
+    """With `reply = "output"`: the text that a bare payload or a reading gets where there is no output, such as
+    `unknown`. It is retained like an answer. A reading that a newer one replaces gets nothing. Default: nothing."""
     publish_on: Literal["all", "change"] = "all"
     """`change`: an answer to a reading is published only if it differs from the last one published on its topic, or if
     it asks for feedback."""
@@ -127,6 +130,13 @@ class TaskBase(Table):
         if signals is not None and info.data.get("subscribe"):
             raise ValueError("cannot be combined with `subscribe`")
         return signals
+
+    @field_validator("no_output")
+    @classmethod
+    def _check_reply(cls, text: str | None, info: ValidationInfo) -> str | None:
+        if text is not None and info.data.get("reply") == "full":
+            raise ValueError('requires `reply = "output"`: a full reply says itself that it has no output')
+        return text
 
     @field_validator("publish_on", "retain")
     @classmethod
