@@ -6,7 +6,7 @@ Nothing is computed from the answers here: `edge-agent rows` makes rows of them.
 from typing import Any
 
 from edge_agent.core.codes import CommandCode, CommandError
-from edge_agent.core.kinds.unusual import USUAL, UnusualTask
+from edge_agent.core.kinds.unusual import UNUSUAL, USUAL, UnusualTask
 from edge_agent.core.pipe import Finished
 from edge_agent.core.wording import shown
 from edge_agent.learning.answers import KeptAnswer, student_store_name
@@ -14,8 +14,6 @@ from edge_agent.learning.feedback import Mark
 from edge_agent.learning.keeper import Keeper
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import Task
-
-_UNUSUAL = "unusual"
 
 
 class UnusualReadings(Keeper):
@@ -26,7 +24,7 @@ class UnusualReadings(Keeper):
         if not self._config.enabled:
             return False
         is_unusual = bool(output["unusual"])
-        kept_as = _UNUSUAL if is_unusual else USUAL
+        kept_as = UNUSUAL if is_unusual else USUAL
         answer = {"scores": {}, "tokens": 0, "is_audit": is_unusual, "output": kept_as}
         name = student_store_name(request.task.name, kept_as)
         self._keep(name, request.task.definition, request, wall_s, value, **answer)
@@ -44,7 +42,7 @@ class UnusualReadings(Keeper):
 
     def _store_names(self, task: Task) -> list[str]:
         """Apart, so that usual readings, of which there are many more, displace no unusual ones."""
-        return [student_store_name(task.name, output) for output in (_UNUSUAL, USUAL)]
+        return [student_store_name(task.name, output) for output in (UNUSUAL, USUAL)]
 
 
 def _label(config: UnusualTask, kept: KeptAnswer, mark: Mark) -> str:

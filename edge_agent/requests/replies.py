@@ -270,6 +270,9 @@ def _reply(request: Request, document: dict[str, Any]) -> Reply:
         if request.no_output is None or is_superseded(document):
             return Reply(topic=request.error_topic, document=encode(document), correlation=correlation)
         output = request.no_output
+    else:
+        assert request.task is not None
+        output = request.task.config.bare_output(output)
     bare, content_type = (output.encode(), TEXT) if isinstance(output, str) else (encode(output), JSON)
     return Reply(
         topic=topic,

@@ -55,6 +55,7 @@ def test_only_an_unusual_reading_says_why() -> None:
     rare, usual = (task().output_of(answer(rarity)) for rarity in (0.001, 0.0011))
     assert rare == {"unusual": True, "rarity": 0.001, "because": BECAUSE}
     assert usual == {"unusual": False, "rarity": 0.0011, "because": []}
+    assert [task().bare_output(output) for output in (rare, usual)] == ["unusual", "usual"]
 
 
 def test_any_text_may_name_what_it_was_and_some_say_that_it_was_usual() -> None:

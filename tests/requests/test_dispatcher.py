@@ -1051,8 +1051,8 @@ class TestLog:
         assert caplog.text.endswith("status=failed code=no_valid_output: its reply says why\n")
 
 
-def test_health_counts_the_answers_that_call_for_a_look() -> None:
-    desk = Desk(tasks='[tasks.watch]\nkind = "unusual"\n', slots=0)
+def test_an_unusual_reading_is_a_word_for_a_small_client_and_counts_as_one_that_calls_for_a_look() -> None:
+    desk = Desk(tasks='[tasks.watch]\nkind = "unusual"\nreply = "output"\n', slots=0)
     student = Student(name="student-w", path="", sha256="5t", quantization="none", tasks={"watch": ()})
     model = replace(MODEL, students=(student,))
     desk.dispatcher.admission.answerers.set_model(model)
@@ -1061,6 +1061,9 @@ def test_health_counts_the_answers_that_call_for_a_look() -> None:
         desk.ask({"rms": number}, task="watch")
         text = json.dumps({"score": 1.0, "rarity": rarity, "because": []})
         desk.dispatcher.on_worker_answer(finished(number, finish=Finish.MODEL, text=text), 1.0)
+    assert [(one.payload, one.content_type) for one in desk.publications] == [
+        (b"unusual", "text/plain"), (b"usual", "text/plain"),
+    ]  # fmt: skip
     assert desk.dispatcher.as_health(2.0)["inference"]["notable"] == {"watch": {"answers_total": 2, "notable_total": 1}}
 
 

@@ -217,6 +217,10 @@ class TaskBase(Table):
         """The part of an output that decides whether an answer has changed, for `publish_on = "change"`."""
         return output
 
+    def bare_output(self, output: Any) -> Any:
+        """An output as `reply = "output"` sends it: text as it is, anything else as JSON."""
+        return output
+
     def reply_fields(self, event: Finished) -> dict[str, Any]:  # noqa: ARG002 - for kinds
         """What a reply holds besides the output."""
         return {}

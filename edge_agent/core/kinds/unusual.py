@@ -10,8 +10,8 @@ from edge_agent.core.envelope import Options
 from edge_agent.core.kinds.task import TaskBase
 from edge_agent.core.pipe import Finished, Plan, SchemaPlan
 
-# What feedback and rows call a reading that is usual.
-USUAL = "usual"
+# What feedback and rows call a reading that is usual, and what bare replies say.
+USUAL, UNUSUAL = "usual", "unusual"
 # The engine explains readings that are at least this rare, so no task may ask for more false alarms.
 MAX_FALSE_ALARMS = 0.1
 MIN_FALSE_ALARMS = 1e-5
@@ -97,6 +97,10 @@ class UnusualTask(TaskBase):
     def change_key(self, output: Any) -> bool:
         """The rarity is left out, because it differs each time."""
         return bool(output["unusual"])
+
+    def bare_output(self, output: Any) -> str:
+        """A word, because the fields that explain it do not fit into the buffers of small clients."""
+        return UNUSUAL if output["unusual"] else USUAL
 
     def is_usual(self, answer: str) -> bool:
         return answer.strip().casefold() in {usual.casefold() for usual in self.usual}
