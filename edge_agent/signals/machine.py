@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_agent.core.signal_tables import MOMENTARY, SignalsTable, TriggerTable, window_name
+from edge_agent.signals.source import Update
 from edge_agent.signals.window import Window
 
 EVERY = "every"
@@ -29,7 +30,7 @@ class Track:
     """One value of one machine: sample and hold, until `max_age_s` makes it stale."""
 
     __slots__ = (
-        *("_cause", "_max_age_s", "_settled_at"),
+        *("_cause", "_max_age_s", "_passed_over", "_settled_at"),
         *("arrived_at", "reference", "value", "was_above", "was_below", "window"),
     )
 
@@ -41,6 +42,7 @@ class Track:
         self.was_above = self.was_below = False  # It has crossed the limit, and not yet returned by the hysteresis.
         self._max_age_s = max_age_s
         self._cause = "no message yet"  # Why it is missing; empty if it is stale.
+        self._passed_over = ""  # What was wrong with the last message that left it as it was.
         self._settled_at = -math.inf  # The window is complete up to this time.
 
     def settle(self, now: float) -> None:
@@ -56,9 +58,13 @@ class Track:
     def receive(self, value: float | None, now: float, cause: str = "") -> None:
         """Takes the value that a message has; None if the message says that there is none, for this cause."""
         self.settle(now)
-        self.value, self.arrived_at, self._cause = value, now, cause
+        self.value, self.arrived_at, self._cause, self._passed_over = value, now, cause, ""
         if value is not None:
             self.window.sample(value, now)
+
+    def pass_over(self, cause: str) -> None:
+        """A message came that leaves it as it was, for this cause."""
+        self._passed_over = cause
 
     def latest(self, now: float) -> tuple[float | None, float | None]:
         """The value, None while it is missing, and the seconds since it was last heard of. It changes no window."""
@@ -85,7 +91,8 @@ class Track:
         if self.value is not None:
             return "known for too short a time"
         if not self._cause and self.arrived_at is not None:
-            return f"silent for {now - self.arrived_at:.0f} s (max_age_s {self._max_age_s:g})"
+            age = f"for {now - self.arrived_at:.0f} s (max_age_s {self._max_age_s:g})"
+            return f"no number {age}: its last message {self._passed_over}" if self._passed_over else f"silent {age}"
         return f"missing: {self._cause}"
 
     def restore(self, settled_at: float, arrived_at: float | None) -> None:
@@ -105,13 +112,15 @@ class Machine:
         self._table = table
         self._config = config
 
-    def receive(self, values: dict[str, float | None], now: float, cause: str) -> str | None:
-        """Takes the values of one message, which may be missing for a cause. Returns the trigger that fired, if any."""
+    def receive(self, update: Update, now: float) -> str | None:
+        """Takes the values of one message. Returns the trigger that fired, if any."""
         self.heard_at = now
         fired = None
-        for name, value in values.items():
+        for name in update.causes.keys() - update.values.keys():
+            self.tracks[name].pass_over(update.causes[name])
+        for name, value in update.values.items():
             track = self.tracks[name]
-            track.receive(value, now, cause)
+            track.receive(value, now, update.causes.get(name, update.cause))
             if value is not None:
                 trigger = _fire(name, track, value, self._config.trigger)
                 fired = fired or trigger

@@ -130,13 +130,15 @@ class SignalTable:
 
     def _take(self, updates: Sequence[Update], now: float, *, is_retained: bool) -> Iterator[Reading]:
         for update in updates:
+            if update.is_foreign and update.machine not in self.machines:
+                continue
             machine = self._machine(update.machine, now)
             if machine is None:
                 continue
             if is_retained:
                 for name, value in update.values.items():
                     machine.tracks[name].seed(value, now)
-            elif fired := machine.receive(update.values, now, update.cause):
+            elif fired := machine.receive(update, now):
                 yield from self._trigger(machine, fired, now)
 
     def _machine(self, name: str, now: float) -> Machine | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from edge_agent.core.messages import Publication
@@ -12,6 +12,7 @@ from edge_agent.core.messages import Publication
 MAX_TOPIC_CHARS = 512
 # By value and reason: the first machine of which it was not taken, and the payload or metric.
 Offenders = dict[tuple[str, str], tuple[str, str]]
+NO_NUMBER = "its last message has no usable number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +21,27 @@ class Update:
 
     machine: str
     values: dict[str, float | None]
-    cause: str = "its last message has no usable number"
+    cause: str = NO_NUMBER
     """Why values are missing, as words for people."""
+    causes: Mapping[str, str] = field(default_factory=dict)
+    """Why certain values are missing, by name. A value that is not in `values` stays as it was for this cause, which is
+    named once it is too old."""
+    is_foreign: bool = False
+    """True if all that it has is text, so its sender may be no machine of the table."""
 
 
 class NotTakenError(Exception):
     """A payload, or a value in it, that cannot be used. `health` counts it by `reason`."""
 
-    def __init__(self, reason: str, updates: Sequence[Update] = ()) -> None:
-        """updates: what could be used of the payload in spite of it."""
+    def __init__(self, reason: str, updates: Sequence[Update] = (), content: object = None) -> None:
+        """updates: what could be used of the payload in spite of it.
+
+        content: what stands where the number should be, so that the value is missing; None leaves it as it was.
+        """
         super().__init__(reason)
         self.reason = reason
         self.updates = updates
+        self.content = content
 
 
 class Source(Protocol):

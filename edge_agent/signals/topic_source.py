@@ -7,12 +7,14 @@ from typing import Any
 
 from edge_agent.core import topics
 from edge_agent.core.messages import Publication
-from edge_agent.core.signal_tables import SignalsTable
+from edge_agent.core.signal_tables import Path, SignalsTable
+from edge_agent.core.wording import cut, shown
 from edge_agent.signals import values
-from edge_agent.signals.source import MAX_TOPIC_CHARS, NotTakenError, Offenders, Update
+from edge_agent.signals.source import MAX_TOPIC_CHARS, NO_NUMBER, NotTakenError, Offenders, Update
 
 # A plant that makes up new topics must not fill the memory.
 _MAX_ROUTES = 10_000
+_MAX_CONTENT_CHARS = 40
 
 
 class TopicSource:
@@ -35,33 +37,47 @@ class TopicSource:
         except NotTakenError as error:
             machine, (name, *_) = next(iter(routes.items()))
             self._note(name, error.reason, machine, payload)
+            if not is_retained:
+                error.updates = [_unreadable(payload, error.reason, *route, config) for route in routes.items()]
             raise
         updates: list[Update] = []
-        reason = None
+        reasons, is_absent = list[str](), not is_retained
         for machine, names in routes.items():
-            taken: dict[str, float | None] = {}
+            taken, causes = dict[str, float | None](), dict[str, str]()
+            is_foreign = True
             for name in names:
-                if is_retained and not config.values[name].retained:
+                value = config.values[name]
+                if is_retained and not value.retained:
                     continue
                 try:
-                    content = values.read(config.values[name], document, now, config.max_age_of(name))
+                    content = values.read(value, document, now, config.max_age_of(name))
                 except NotTakenError as error:
-                    reason = reason or error.reason
+                    reasons.append(error.reason)
+                    is_foreign = is_foreign and error.reason != values.OUT_OF_RANGE
                     self._note(name, error.reason, machine, payload)
-                    if error.reason == values.OUT_OF_RANGE:
-                        taken[name] = None  # The sensor is broken, so its last value does not hold either.
+                    if error.content is None:
+                        causes[name] = values.REASONS[error.reason]
+                    else:
+                        # The sensor says that it has no number, so its last one does not hold either.
+                        taken[name], causes[name] = None, _no_number(error.content)
                     continue
-                if not isinstance(content, values.Absent):
-                    taken[name] = content
-            if taken:
-                updates.append(Update(machine, taken))
-        if reason is not None:
-            raise NotTakenError(reason, updates)
+                if isinstance(content, values.Absent):
+                    causes[name] = f"has nothing at `{_shown_path(value.path)}`"
+                else:
+                    taken[name], is_foreign, is_absent = content, False, False
+            if taken or causes:
+                updates.append(Update(machine, taken, causes=causes, is_foreign=is_foreign))
+        if is_absent and not reasons:
+            machine, (name, *_) = next(iter(routes.items()))
+            self._note(name, values.ABSENT.value, machine, payload)
+            reasons.append(values.ABSENT.value)
+        if reasons:
+            raise NotTakenError(reasons[0], updates)
         return updates
 
     def _note(self, name: str, reason: str, machine: str, payload: bytes) -> None:
         if (name, reason) not in self.offenders:
-            self.offenders[name, reason] = machine, payload[:MAX_TOPIC_CHARS].decode("utf-8", "replace")
+            self.offenders[name, reason] = machine, _text(payload)
 
     def advance(self, now: float) -> list[Update]:  # noqa: ARG002 - a Source's
         return []
@@ -93,3 +109,27 @@ class TopicSource:
                     machine = topics.fill_publish_pattern(self._config.machine, matched)
                     routes.setdefault(self._config.names.get(machine, machine), []).append(name)
         return routes
+
+
+def _unreadable(payload: bytes, reason: str, machine: str, names: Sequence[str], config: SignalsTable) -> Update:
+    """What a payload changes that cannot be read.
+
+    It makes a value missing if it stands where the number should be: as the whole payload, or as a damaged object.
+    """
+    is_object = payload.lstrip().startswith(b"{")
+    is_content = reason in {"bad-json", "not-text"}
+    missing = [name for name in names if is_content and (is_object or not config.values[name].path)]
+    causes = dict.fromkeys(names, values.REASONS[reason]) | dict.fromkeys(missing, _no_number(_text(payload)))
+    return Update(machine, dict.fromkeys(missing), causes=causes, is_foreign=True)
+
+
+def _no_number(content: object) -> str:
+    return f"{NO_NUMBER}: {cut(shown(content), _MAX_CONTENT_CHARS)}"
+
+
+def _shown_path(path: Path) -> str:
+    return ".".join(step if isinstance(step, str) else shown(step) for step in path)
+
+
+def _text(payload: bytes) -> str:
+    return payload[:MAX_TOPIC_CHARS].decode("utf-8", "replace")

@@ -18,6 +18,20 @@ MAX_COMMAS = 50_000
 GOOD_QUALITY = 192
 # The reason of a value beyond its `minimum` or `maximum`.
 OUT_OF_RANGE = "out-of-range"
+# What is wrong with a message, by reason, as the rest of a sentence.
+REASONS = {
+    "not-a-number": "is not a number, and `map` has none for it",
+    "decimal-comma": "has a decimal comma",
+    "bad-json": "is not JSON",
+    "not-text": "is not UTF-8 text",
+    "empty": "is empty",
+    "too-long": "is too long",
+    "too-large": "is too large a number",
+    OUT_OF_RANGE: "is below `minimum` or above `maximum`",
+    "late": "was measured more than `max_age_s` ago",
+    "bad-time": "has no time at `time` that can be read",
+    "absent": "has nothing at `path`",
+}
 
 
 class Absent(Enum):
@@ -68,7 +82,7 @@ def number(content: Any, value: ValueTable) -> float | None:
     is_low = result is not None and value.minimum is not None and result < value.minimum
     is_high = result is not None and value.maximum is not None and result > value.maximum
     if is_low or is_high:
-        raise NotTakenError(OUT_OF_RANGE)
+        raise NotTakenError(OUT_OF_RANGE, content=content)
     return result
 
 
@@ -83,9 +97,9 @@ def _number(content: Any, numbers: Mapping[str, float]) -> float | None:
     # float() accepts 1_000, which no sensor means as a number.
     result = None if text is not None and "_" in text else number_of(content)
     if result is None:
-        raise NotTakenError("decimal-comma" if has_decimal_comma(text) else "not-a-number")
+        raise NotTakenError("decimal-comma" if has_decimal_comma(text) else "not-a-number", content=content)
     if abs(result) > MAX_NUMBER:
-        raise NotTakenError("too-large")
+        raise NotTakenError("too-large", content=content)
     return result
 
 

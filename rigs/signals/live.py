@@ -229,8 +229,9 @@ def _numbers(topic: str, text: str, at: float) -> dict[str, float | None]:
         try:
             number = float(text)
         except ValueError:
-            return {}
-        return {"vibration": number} if number == number else {}
+            # Text makes the value missing; an empty message leaves it as it was.
+            return {"vibration": None} if text else {}
+        return {"vibration": number if number == number else None}
     if topic == "plc":
         document = json.loads(text)
         known = {"temperature": document["t"]} if at - document["ts"] <= AGES["temperature"] else {}

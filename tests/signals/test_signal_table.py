@@ -263,9 +263,56 @@ def test_a_value_that_cannot_be_read_leaves_the_others_of_its_payload() -> None:
     meters = table(values, features=["last"])
     send(meters, "tele/m/SENSOR", '{"volts":230,"amps":1}', 0)
     send(meters, "tele/m/SENSOR", '{"volts":"unavailable","amps":2}', 1)
-    (reading,) = meters.advance(START + 10)
-    assert reading.input == {"volts": {"last": 230.0}, "amps": {"last": 2.0}}
+    figures = meters.machines["m"].input(START + 2)
+    assert figures == {"volts": {"last": None}, "amps": {"last": 2.0}}
     assert meters.not_taken == {"not-a-number": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "good", "bad", "shown"),
+    [
+        ([], "5", "ERR", '"ERR"'),
+        ([], "5", "7,3", '"7,3"'),
+        ([], "5", '{"value":5}', '{"value": 5}'),
+        (["value"], '{"value":5}', '{"value":"ERR"}', '"ERR"'),
+        (["value"], '{"value":5}', '{"value": nan}', r'"{\"value\": nan}"'),
+    ],
+)
+def test_a_value_is_missing_as_soon_as_its_sensor_sends_anything_but_a_number(
+    path: list[str], good: str, bad: str, shown: str
+) -> None:
+    pumps = table({"vib": {"topic": "plant/+/vib", "path": path, "max_age_s": 0}})
+    send(pumps, "plant/b/vib", bad, 0)
+    assert not pumps.machines  # It may be no machine at all.
+    send(pumps, "plant/a/vib", good, 0)
+    assert list(pumps.advance(START + 20))
+    send(pumps, "plant/a/vib", bad, 20)
+    (told,) = pumps.advance(START + 60)
+    assert told.lacking == (f"vib: missing: its last message has no usable number: {shown}",)
+    send(pumps, "plant/a/vib", good, 60)
+    assert not pumps.lacking()
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason", "words"),
+    [
+        ("7.3", "absent", "has nothing at `E.volts`"),
+        ('{"uptime":9}', "absent", "has nothing at `E.volts`"),
+        ("[boot] ok", "bad-json", "is not JSON"),
+        ('{"E":{"volts":1,"ts":1}}', "late", "was measured more than `max_age_s` ago"),
+    ],
+)
+def test_a_message_of_another_kind_leaves_a_value_as_it_was_and_is_named_when_that_is_too_old(
+    payload: str, reason: str, words: str
+) -> None:
+    value = {"topic": "tele/+/SENSOR", "path": ["E", "volts"], "time": ["E", "ts"], "max_age_s": 15}
+    meters = table({"volts": value}, features=["last"])
+    send(meters, "tele/m/SENSOR", '{"E":{"volts":230}}', 0)
+    send(meters, "tele/m/SENSOR", payload, 10)
+    assert meters.machines["m"].input(START + 11) == {"volts": {"last": 230.0}}
+    assert meters.not_taken == {reason: 1}
+    (told,) = [reading for reading in meters.advance(START + 30) if reading.lacking]
+    assert told.lacking == (f"volts: no number for {told.at - START:.0f} s (max_age_s 15): its last message {words}",)
 
 
 @pytest.mark.parametrize("source", ["topics", "sparkplug"])

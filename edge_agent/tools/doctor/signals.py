@@ -28,20 +28,6 @@ _WAIT_S = 3.0
 # For the nodes of other groups, if a table hears none of its own.
 _NODES_S = 10.0
 _MAX_NAMED = 5
-_ABSENT = "absent"
-_REASONS = {
-    "not-a-number": "is not a number, and `map` has none for it",
-    "decimal-comma": "has a decimal comma",
-    "bad-json": "is not JSON",
-    "not-text": "is not UTF-8 text",
-    "empty": "is empty",
-    "too-long": "is too long",
-    "too-large": "is too large a number",
-    values.OUT_OF_RANGE: "is below `minimum` or above `maximum`",
-    "late": "was measured more than `max_age_s` ago",
-    "bad-time": "has no time at `time` that can be read",
-    _ABSENT: "has nothing at `path`",
-}
 _ADVICE = {
     "decimal-comma": "have the sender write a decimal point",
     values.OUT_OF_RANGE: "look at the sensor, or correct the range",
@@ -87,7 +73,7 @@ class Heard:
                 heard.first_fault = heard.first_fault or (message, error.reason)
                 continue
             if isinstance(content, values.Absent):
-                heard.first_fault = heard.first_fault or (message, _ABSENT)
+                heard.first_fault = heard.first_fault or (message, values.ABSENT.value)
             else:
                 heard.taken += 1
 
@@ -189,7 +175,7 @@ def _value_checks(key: str, heard: Heard, seconds: float) -> Iterator[Check]:
 
 
 def _why(reason: str) -> str:
-    return _REASONS.get(reason, reason)
+    return values.REASONS.get(reason, reason)
 
 
 def _advice(reason: str) -> str:
