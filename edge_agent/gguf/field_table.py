@@ -394,12 +394,17 @@ def _task_control(name: str) -> ControlToken:
 
 
 def values_of(text: str) -> dict[str, Any]:
-    """The fields of an input as a template prints it: an object's keys, those of objects in it after a dot."""
+    """The fields of an input as a template prints it: an object's keys, those of objects in it after a dot.
+
+    Those that say nothing, null or a blank text, are left out.
+    """
     try:
         value = parse_json(text) if text.lstrip().startswith("{") else None
     except NotJsonError:
         value = None
-    return dict(_flat(value, "")) if isinstance(value, dict) else {WHOLE_TEXT: text}
+    if not isinstance(value, dict):
+        return {WHOLE_TEXT: text} if text.strip() else {}
+    return dict(_flat(value, ""))
 
 
 def fingerprint(text: str) -> bytes:
@@ -420,5 +425,7 @@ def _flat(value: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
     for key, item in value.items():
         if isinstance(item, dict):
             yield from _flat(item, f"{path}{key}.")
-        elif item is not None and (name := f"{path}{key}") != WHOLE_TEXT:
+        elif item is None or (isinstance(item, str) and not item.strip()):
+            continue
+        elif (name := f"{path}{key}") != WHOLE_TEXT:
             yield name, item
