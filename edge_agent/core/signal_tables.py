@@ -59,6 +59,9 @@ class ValueTable(Table):
     an array in which that key has that value. Default: the payload is the value."""
     map: dict[str, _Number] = Field(default_factory=dict)
     """The numbers that texts stand for, such as `{ ON = 1, OFF = 0 }`. Default: none."""
+    decimal_comma: bool = False
+    """`true`: a text with one comma and no point, such as `7,31`, is a number with a decimal comma. Default: it is not
+    taken, because it may have been meant otherwise."""
     minimum: _Number | None = None
     """The lowest number that the sensor can measure. A lower one, such as the -9999 of a broken sensor, is not taken,
     and the value is missing. Default: none."""

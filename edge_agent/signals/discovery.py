@@ -75,7 +75,7 @@ class Candidate:
             if _is_number(content):
                 self.has_numbers = True
             elif has_decimal_comma(content):
-                self.has_decimal_comma = True
+                self.has_numbers = self.has_decimal_comma = True
             else:
                 self.states.add(content)
 
@@ -91,6 +91,8 @@ class Candidate:
             table["path"] = list(self.path)
         if self.quality:
             table["quality"] = list(self.quality)
+        if self.has_decimal_comma:
+            table["decimal_comma"] = True
         if not self.has_numbers:
             table["map"] = numbered(self.states)
             if self.metric is None:
@@ -209,7 +211,7 @@ def _of_sparkplug(messages: Iterable[Message]) -> Proposal:
             else:
                 texts.add(shown(name))
     values, machines, left_out = _chosen(candidates.values())
-    texts |= {shown(name) for name, one in candidates.items() if not (one.is_value or one.has_decimal_comma)}
+    texts |= {shown(name) for name, one in candidates.items() if not one.is_value}
     if texts:
         left_out.append(f"{_listed(sorted(texts))}: text that is neither a number nor one of several states")
     if values and "+" not in (node, device):
@@ -245,13 +247,7 @@ def _common(levels: Iterable[str]) -> str:
 
 def _chosen(candidates: Iterable[Candidate]) -> tuple[dict[str, Candidate], list[str], list[str]]:
     """The values by name, their machines, and what is left out."""
-    good, left_out = list[Candidate](), list[str]()
-    for candidate in candidates:
-        if candidate.has_decimal_comma:
-            where = shown(candidate.metric or candidate.topic)
-            left_out.append(f"{where}: {shown(candidate.example)} has a decimal comma; have the sender write a point")
-        elif candidate.is_value:
-            good.append(candidate)
+    good, left_out = [candidate for candidate in candidates if candidate.is_value], list[str]()
     # Such as the bridge of a gateway.
     shared = {machine for candidate in good if len(candidate.machines) > 1 for machine in candidate.machines}
     if shared and (alone := {machine for candidate in good for machine in candidate.machines} - shared):

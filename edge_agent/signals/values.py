@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -78,7 +77,7 @@ def read(value: ValueTable, document: Any, now: float, max_age_s: float) -> floa
 
 def number(content: Any, value: ValueTable) -> float | None:
     """The content as a number of the value, whose table may map texts to numbers. Raises NotTakenError."""
-    result = _number(content, value.map)
+    result = _number(content, value)
     is_low = result is not None and value.minimum is not None and result < value.minimum
     is_high = result is not None and value.maximum is not None and result > value.maximum
     if is_low or is_high:
@@ -86,15 +85,17 @@ def number(content: Any, value: ValueTable) -> float | None:
     return result
 
 
-def _number(content: Any, numbers: Mapping[str, float]) -> float | None:
+def _number(content: Any, value: ValueTable) -> float | None:
     if content is None:
         return None
     text = content.strip() if isinstance(content, str) else str(content).lower() if isinstance(content, bool) else None
-    if text is not None and text in numbers:
-        return numbers[text]
+    if text is not None and text in value.map:
+        return value.map[text]
     if isinstance(content, bool):
         return float(content)
     # float() accepts 1_000, which no sensor means as a number.
+    if value.decimal_comma and text is not None and text.count(",") == 1 and "." not in text:
+        content = text.replace(",", ".")
     result = None if text is not None and "_" in text else number_of(content)
     if result is None:
         raise NotTakenError("decimal-comma" if has_decimal_comma(text) else "not-a-number", content=content)

@@ -180,10 +180,9 @@ def test_what_is_neither_a_number_nor_a_state_is_left_out(messages: Sequence[tup
     assert (proposal.values, proposal.left_out) == ({}, [])
 
 
-def test_a_decimal_comma_is_named_instead_of_numbered() -> None:
-    proposal = propose(heard(*PLAIN, *((f"plant/pump-{n}/oil", text) for n in (7, 8) for text in ("9,5", "10"))))
-    assert "oil" not in proposal.values
-    assert proposal.left_out[0] == '"plant/+/oil": "9,5" has a decimal comma; have the sender write a point'
+def test_numbers_with_a_decimal_comma_are_proposed_as_such() -> None:
+    proposal = propose(heard(*PLAIN, *((f"plant/pump-{n}/oil", text) for n in (7, 8) for text in ("10.5", "9,5"))))
+    assert proposal.values["oil"].table == {"topic": "plant/+/oil", "decimal_comma": True}
 
 
 def test_a_text_among_numbers_gets_no_number() -> None:

@@ -68,6 +68,8 @@ SOURCES: dict[str, tuple[str, dict[str, Any], Any]] = {
     "a boolean with a map": ("true", {"map": {"true": 5}}, 5.0),
     "null": ('{"value":null}', {"path": ["value"]}, None),
     "the number of an element": ("[3,4]", {"path": [1]}, 4.0),
+    "a decimal comma": ("-7,31", {"decimal_comma": True}, -7.31),
+    "a point where others have commas": ('"7.31"', {"decimal_comma": True}, 7.31),
     "another shape": ("7", {"path": ["value"]}, ABSENT),
 }
 
@@ -105,6 +107,12 @@ def test_text_that_is_not_a_number_is_not_taken(payload: bytes, reason: str) -> 
     with pytest.raises(NotTakenError) as raised:
         read(payload, {})
     assert raised.value.reason == reason
+
+
+@pytest.mark.parametrize("payload", [b"1,234,5", b"1.234,5", b"1,234.5", b",", b"[1,5]"])
+def test_a_comma_that_is_not_the_only_separator_makes_no_number(payload: bytes) -> None:
+    with pytest.raises(NotTakenError, match="not-a-number"):
+        read(payload, {"decimal_comma": True})
 
 
 @pytest.mark.parametrize("time", [NOW - 61, (NOW - 61) * 1000, "2027-01-15T07:58:59Z"])

@@ -68,7 +68,7 @@ def test_the_first_payload_that_cannot_be_read_is_shown() -> None:
     assert low.found.endswith('"plant/a/vib" is below `minimum` or above `maximum`: -9999')
     assert low.advice == "look at the sensor, or correct the range"
     mixed = heard_of(("plant/a/vib", "1"), ("plant/b/vib", "9,5"), ("plant/a/temp", '{"value":2}'))
-    assert mixed[0].advice == "have the sender write a decimal point"
+    assert mixed[0].advice == "set `decimal_comma = true` for this value, or have the sender write a point"
 
 
 def test_machines_that_lack_a_value_or_are_too_many_are_named() -> None:

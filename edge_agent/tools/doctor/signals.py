@@ -29,7 +29,7 @@ _WAIT_S = 3.0
 _NODES_S = 10.0
 _MAX_NAMED = 5
 _ADVICE = {
-    "decimal-comma": "have the sender write a decimal point",
+    "decimal-comma": "set `decimal_comma = true` for this value, or have the sender write a point",
     values.OUT_OF_RANGE: "look at the sensor, or correct the range",
     "late": "check the sender's clock, or raise `max_age_s`",
     "bad-time": "have the sender write RFC 3339 with an offset, or seconds since 1970; or remove `time`",
