@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -89,6 +89,16 @@ class Published:
 LinkEvent = Received | Connected | ConnectionFailed | Published
 
 
+class _PahoClient(paho.Client):
+    """Says when the broker answers a ping, which paho keeps to itself."""
+
+    on_pong: Callable[[], object] = staticmethod(lambda: None)
+
+    def _handle_pingresp(self) -> MQTTErrorCode:
+        self.on_pong()
+        return super()._handle_pingresp()
+
+
 class MqttLink:
     """One connection.
 
@@ -122,6 +132,9 @@ class MqttLink:
         self.limits: dict[str, Any] = {}  # what the CONNACK of MQTT 5 says, by paho's names of the properties
         self.delays_tcp_acks = False  # as the kernel does for clients that set nothing
         self.connects = 0
+        # When the broker last said anything, in seconds of the monotonic clock; while it lives, it answers a ping each
+        # keepalive.
+        self.heard_at = 0.0
         self.disconnects: deque[float] = deque(maxlen=16)  # seconds of the monotonic clock
         self._config = config
         self._deliver = deliver
@@ -141,7 +154,7 @@ class MqttLink:
         self._read_credentials()
 
     def _new_client(self) -> paho.Client:
-        client = paho.Client(
+        client = _PahoClient(
             CallbackAPIVersion.VERSION2,
             client_id=self.client_id,
             protocol=MQTTProtocolVersion.MQTTv5 if self._is_v5 else MQTTProtocolVersion.MQTTv311,
@@ -156,6 +169,7 @@ class MqttLink:
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
+        client.on_pong = self._note_heard
         return client
 
     def _read_credentials(self) -> None:
@@ -255,9 +269,13 @@ class MqttLink:
         self.limits = {} if connack is None else connack.json()
         self.outbox.on_connected(self.limits.get("MaximumPacketSize"), self.limits.get("ReceiveMaximum"))
         self.connects += 1
+        self._note_heard()
         self.is_connected = True
         self.subscriptions.on_connected()
         self._deliver(Connected(link=self))
+
+    def _note_heard(self) -> None:
+        self.heard_at = time.monotonic()
 
     def _on_connect_fail(self, *_: object) -> None:
         # paho calls this inside its exception handler and does not pass the error.
@@ -285,6 +303,7 @@ class MqttLink:
         self._deliver(ConnectionFailed(link=self, failed_at=failed_at, reason=reason))
 
     def _on_message(self, _client: object, _data: object, packet: paho.MQTTMessage) -> None:
+        self._note_heard()
         try:
             properties = packet.properties if self._is_v5 else None
             message = Message(

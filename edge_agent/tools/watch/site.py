@@ -20,6 +20,8 @@ STALE_AFTER_INTERVALS = 3
 DEFAULT_INTERVAL_S = 10.0
 # What a broker has retained arrives within this time.
 SETTLE_S = 3.0
+# After an outage of the broker, a board that runs has connected again within this time: it waits up to 15 s.
+BACK_S = 20.0
 # A time that is further ahead of this machine's clock comes from another clock.
 CLOCK_TOLERANCE_S = 2.0
 _STATES = ("online", "draining", "stopped", "offline")
@@ -88,11 +90,15 @@ class Site:
         self.is_full = False
         """True once a board was left out."""
 
-    def on_connected(self, now: float) -> None:
-        """A broker sends what it retains again; what it does not send soon it has lost."""
+    def on_connected(self, now: float, heard_until: float | None = None) -> None:
+        """A broker sends what it retains again; what it does not send soon it has lost.
+
+        Args:
+            heard_until: When the broker was last heard on the connection before.
+        """
         self._connected_at = now
         for board in self._boards.values():
-            board.on_connected(now)
+            board.on_connected(now, now if heard_until is None else heard_until)
 
     def receive(self, message: Message, wall: float) -> bool:
         """Takes a message that came at `wall`, in seconds since 1970; False if it is of no board of this site."""
@@ -117,10 +123,16 @@ class Site:
         """The boards that have said anything, and those expected."""
         return [*self._boards, *(self._expected - self._boards.keys())]
 
-    def rows(self, now: float) -> list[Row]:
-        """The boards at `now`, in seconds of the monotonic clock."""
-        self._boards = {device: board for device, board in self._boards.items() if not board.is_gone(now)}
-        rows = [board.row(now) for board in self._boards.values()]
+    def rows(self, now: float, heard_until: float | None = None) -> list[Row]:
+        """The boards at `now`, in seconds of the monotonic clock.
+
+        Args:
+            heard_until: When anything last came from the broker, by default now. A board is silent only as far as the
+                broker was not.
+        """
+        until = now if heard_until is None else min(now, heard_until)
+        self._boards = {device: board for device, board in self._boards.items() if not board.is_gone(until)}
+        rows = [board.row(now, until) for board in self._boards.values()]
         rows += [self._unheard(device, now) for device in self._expected - self._boards.keys()]
         return sorted(rows, key=lambda row: (row.level, row.device))
 
@@ -155,11 +167,16 @@ class WatchedBoard:
         # Topics that the broker has not sent again since the last connection, and when it should have.
         self._unconfirmed: set[str] = set()
         self._confirm_by = 0.0
+        # When it should be back after an outage of the broker, and whether it was well before.
+        self._back_by = 0.0
+        self._was_fresh = False
 
-    def on_connected(self, now: float) -> None:
+    def on_connected(self, now: float, heard_until: float) -> None:
         # Health says how old it is, and info hardly changes.
         self._unconfirmed = {*self._documents, *self._faults} - {"health", "info"}
         self._confirm_by = now + SETTLE_S
+        self._back_by = now + BACK_S
+        self._was_fresh = bool(self._fresh_health(heard_until))
 
     def receive(self, topic: str, message: Message, wall: float) -> None:
         """A document that cannot be read is reported and leaves the one before it in place."""
@@ -197,7 +214,7 @@ class WatchedBoard:
         message = self._health_message
         if message is None or "health" not in self._documents:
             return None
-        here_s = now - message.received_at
+        here_s = max(0.0, now - message.received_at)
         if not message.is_retained:
             return here_s
         if message.expiry_s is not None:
@@ -220,17 +237,22 @@ class WatchedBoard:
 
     def _is_lost(self, now: float) -> bool:
         """True if the broker came back without the board's state, and the board is silent: both may have died."""
-        is_settled = 0 < self._confirm_by <= now
+        is_settled = 0 < self._back_by <= now
         return is_settled and not ("state" in self._documents or self._faults or self._fresh_health(now))
 
-    def row(self, now: float) -> Row:
-        if now >= self._confirm_by:
+    def _is_awaited(self, now: float) -> bool:
+        """True if it is silent, but may only have to connect again, too."""
+        is_confirmed = "state" in self._documents.keys() - self._unconfirmed
+        return now < self._back_by and (self._was_fresh or not is_confirmed) and not self._fresh_health(now)
+
+    def row(self, now: float, heard_until: float) -> Row:
+        if heard_until >= self._confirm_by:
             for topic in self._unconfirmed:
                 self._documents.pop(topic, None)
                 self._faults.pop(topic, None)
             self._unconfirmed = set()
         alarms = self._active_alarms()
-        level = self._level_at(now, alarms)
+        level = self._level_at(heard_until, alarms)
         if level is not self._level:
             self._level_since = None if self._level in (None, BoardLevel.UNKNOWN) else now
             self._level = level
@@ -238,11 +260,11 @@ class WatchedBoard:
         return Row(
             device=self._device,
             level=level,
-            why=tuple(self._why(level, alarms, now)),
+            why=tuple(self._why(level, alarms, now, heard_until)),
             level_age_s=None if self._level_since is None else now - self._level_since,
             state=self._documents.get("state", {}),
             info=self._documents.get("info", {}),
-            health={} if is_silent else self._fresh_health(now),
+            health={} if is_silent else self._fresh_health(heard_until),
             health_age_s=self._age_s(now),
             alarms=alarms,
         )
@@ -266,6 +288,8 @@ class WatchedBoard:
         if (name == "offline" and state.get("reason") != "starting") or self._is_lost(now):
             return BoardLevel.OFFLINE
         health = self._fresh_health(now)
+        if self._is_awaited(now):
+            return BoardLevel.UNKNOWN
         if not health:
             is_overdue = "health" in self._documents or (name is not None and now - self._first_at >= SETTLE_S)
             return BoardLevel.STALE if is_overdue else BoardLevel.UNKNOWN
@@ -281,9 +305,14 @@ class WatchedBoard:
             return BoardLevel.DEGRADED
         return BoardLevel.OK if overall == "ok" and name is not None else BoardLevel.UNKNOWN
 
-    def _why(self, level: BoardLevel, alarms: tuple[tuple[str, Document], ...], now: float) -> Iterator[str]:
-        if self._is_lost(now):
+    def _why(
+        self, level: BoardLevel, alarms: tuple[tuple[str, Document], ...], now: float, heard_until: float
+    ) -> Iterator[str]:
+        if self._is_lost(heard_until):
             yield f"last heard {duration(now - self._heard_at)} ago, and its broker has lost what it said"
+            return
+        if level is BoardLevel.UNKNOWN and self._is_awaited(heard_until):
+            yield "not heard yet since the broker is back"
             return
         state = self._documents.get("state", {})
         if not state and "state" not in self._faults:
@@ -294,7 +323,7 @@ class WatchedBoard:
         if level in (BoardLevel.STALE, BoardLevel.OFFLINE):
             yield self._silence_text(level, now)
         elif level is not BoardLevel.STOPPED:
-            yield from _troubles(self._fresh_health(now), {level.name.lower(), *(name for name, _ in alarms)})
+            yield from _troubles(self._fresh_health(heard_until), {level.name.lower(), *(name for name, _ in alarms)})
         for topic, fault in self._faults.items():
             yield f"{topic} cannot be read: {fault}"
 

@@ -86,7 +86,7 @@ class Feed:
         self._asked_by_name: frozenset[str] = frozenset()
         self._asked_at = 0.0
         self._is_asked_again = False
-        self._lost_at = self._heard_at = time.monotonic()
+        self._lost_at = self._heard_at = self._broker_heard_at = time.monotonic()
 
     @property
     def broker(self) -> str:
@@ -94,7 +94,9 @@ class Feed:
 
     @property
     def rows(self) -> list[Row]:
-        return self._site.rows(time.monotonic())
+        if self.client.is_connected:
+            self._broker_heard_at = self.client.link.heard_at
+        return self._site.rows(time.monotonic(), self._broker_heard_at)
 
     def settle(self) -> None:
         self._site.settle()
@@ -123,12 +125,13 @@ class Feed:
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing arrives from the broker; None if all is well."""
+        """Why nothing arrives from the broker, and that the rows are old; None if all is well."""
         if self.client.is_connected:
             return None
         lost_s = time.monotonic() - self._lost_at
         since = f" for {duration(lost_s)}" if lost_s >= 1 else ""
-        return ": ".join(filter(None, (f"no connection to the broker {self.broker}{since}", self.client.reason)))
+        words = ": ".join(filter(None, (f"no connection to the broker {self.broker}{since}", self.client.reason)))
+        return f"{words}: check the broker; the boards are shown as they were" if self.client.connections else words
 
     @property
     def is_settled(self) -> bool:
@@ -151,7 +154,7 @@ class Feed:
         self._was_connected = self.client.is_connected
         if self.client.connections != self._connections:
             self._connections = self.client.connections
-            self._site.on_connected(time.monotonic())
+            self._site.on_connected(time.monotonic(), self._broker_heard_at)
             self._asked_by_name, self._is_asked_again = frozenset(), False
             self._replace_subscriptions()
         if message is not None:

@@ -24,7 +24,7 @@ class Broker:
         subscriptions = Subscriptions(self.subscribed.append, lambda _: None)
         subscriptions.on_connected()
         self.connections, self.is_connected, self.reason = 1, True, ""
-        self.link = SimpleNamespace(subscriptions=subscriptions, broker="b:1883")
+        self.link = SimpleNamespace(subscriptions=subscriptions, broker="b:1883", heard_at=time.monotonic())
         feed.client = self  # type: ignore[assignment]
 
     def receive(self, timeout_s: float) -> Message | None:
@@ -89,3 +89,15 @@ def test_a_board_that_is_new_to_a_broker_that_retains_is_found_to_be_retained(mo
 def test_an_empty_site_names_this_among_the_causes() -> None:
     feed, _ = feed_with()
     assert "RabbitMQ" in feed.no_boards_text
+
+
+def test_boards_keep_their_levels_while_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    health = said("health", boards.health(at=time.time()), is_retained=False)
+    feed, broker = feed_with(said("state", boards.state(), is_retained=True), health)
+    assert [row.level.name for row in feed.rows] == ["OK"]
+    broker.is_connected, broker.reason = False, "Connection refused"
+    feed.receive(0.01)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 600)
+    assert [row.level.name for row in feed.rows] == ["OK"]
+    assert "for 10 min: Connection refused: check the broker; the boards are shown as they were" in str(feed.trouble)

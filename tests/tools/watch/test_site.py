@@ -210,11 +210,22 @@ def test_a_board_is_kept_when_its_broker_comes_back_without_it(bus: Bus) -> None
     bus.say(1, "alarm/disk-low", boards.alarm("3 MB"))
     bus.site.on_connected(1100.0)
     assert [row.device for row in bus.site.rows(1100.0)] == ["board1"]
-    row = bus.row(104)
+    # It may have to connect again, too, so it is not offline yet, and no journal says so.
+    assert (bus.row(104).level, bus.row(104).why) == (BoardLevel.UNKNOWN, ("not heard yet since the broker is back",))
+    row = bus.row(121)
     assert (row.level, row.alarms, row.model) == (BoardLevel.OFFLINE, (), "qwen2.5-0.5b")
-    assert row.why == ("last heard 103 s ago, and its broker has lost what it said",)
-    online(bus, 105)
-    assert bus.level(106) is BoardLevel.OK
+    assert row.why == ("last heard 2 min ago, and its broker has lost what it said",)
+    online(bus, 125)
+    assert bus.level(126) is BoardLevel.OK
+
+
+def test_a_board_is_silent_only_as_far_as_the_broker_was_not(bus: Bus) -> None:
+    online(bus)
+    (row,) = bus.site.rows(1100.0, 1020.0)
+    assert (row.level, row.health_age_s) == (BoardLevel.OK, 100)
+    bus.site.on_connected(1100.0, 1020.0)
+    bus.say(100, "state", boards.state(), retained=True)
+    assert [bus.level(at) for at in (101, 121)] == [BoardLevel.UNKNOWN, BoardLevel.STALE]
 
 
 def test_a_living_board_is_not_offline_while_its_broker_comes_back(bus: Bus) -> None:
