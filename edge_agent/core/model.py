@@ -33,6 +33,7 @@ class Model:
     version: int | None = None
     sha256: str
     quantization: str
+    reads_fields: bool = False  # It is a trained model, which reads the fields of an input instead of a chat.
     size_bytes: int
     licence: str | None = None
     context_length: int | None = None

@@ -134,6 +134,8 @@ class Admission:
             raise Refusal(Code.LOADING, self.gave_up_because, RESTART_RETRY_S)
         assert request.task is not None
         assert request.envelope is not None
+        if not self.answerers.reads_fields:
+            request.task.check_required(request.envelope.input)
         refused_because = None
         if not is_recovered:
             if self.is_draining:

@@ -51,6 +51,11 @@ class Answerers:
         self._model = model
         self._recalibrations = deque[dict[str, Any]]()
 
+    @property
+    def reads_fields(self) -> bool:
+        """Whether the large model is a trained one, which itself says what an input lacks."""
+        return self._model.reads_fields
+
     def first(self, request: Request, *, is_large_refused: bool) -> str:
         """Which model to ask first.
 

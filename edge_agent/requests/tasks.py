@@ -16,12 +16,14 @@ from edge_agent.core import pipe
 from edge_agent.core.codes import Code, Refusal
 from edge_agent.core.envelope import Envelope, Options
 from edge_agent.core.kinds.classify import ClassifyTask
+from edge_agent.core.kinds.fields import FieldsTask
 from edge_agent.core.kinds.generate import GenerateTask
 from edge_agent.core.kinds.registry import BUILT_IN_TASK, TaskConfig
 from edge_agent.core.kinds.task import DEFAULT_TEMPLATE, template_sha256
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.strict_json import compact_json
 from edge_agent.core.wording import first_fault, shown
+from edge_agent.gguf.field_table import values_of
 from edge_agent.requests.templates import TemplateInputError, constant_prefix, render
 
 # Renders a template over an input. Raises TemplateInputError.
@@ -118,6 +120,15 @@ class Task:
         """Whether the input decides how long its template takes, so that the agent's own thread must not render it."""
         is_chat = self.name == BUILT_IN_TASK and not isinstance(value, str)
         return self.config.template != DEFAULT_TEMPLATE and not is_chat
+
+    def check_required(self, value: Any) -> None:
+        """Raises Refusal(bad_field) for an input that lacks a field that the task requires, or has nothing in it."""
+        if not isinstance(self.config, FieldsTask) or not self.config.required:
+            return
+        found = values_of(value if isinstance(value, str) else compact_json(value))
+        if missing := [name for name in self.config.required if name not in found]:
+            rule = f"should have {', '.join(missing)}, because of `tasks.{self.name}.required`"
+            raise Refusal(Code.BAD_FIELD, f"input: {rule} (got {shown(value)})")
 
     def messages(self, value: Any, render: Render = render) -> tuple[pipe.ChatMessage, ...]:
         """The chat for an input. Raises Refusal(bad_field)."""

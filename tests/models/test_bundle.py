@@ -398,6 +398,13 @@ def test_students_of_a_bundle_are_its_small_trained_models(tmp_path: Path) -> No
     assert not model.is_unchanged()
 
 
+def test_a_trained_model_is_known_by_its_fields_also_without_a_bundle(tmp_path: Path) -> None:
+    for data, reads_fields in ((TRAINED, True), (GGUF, False)):
+        (tmp_path / "bare.gguf").write_bytes(data)
+        paths = (tmp_path / "bare.gguf", bundle(tmp_path / f"bundle-{reads_fields}", {"model.gguf": data}))
+        assert [open_model("default", path).reads_fields for path in paths] == [reads_fields] * 2
+
+
 def test_a_task_has_one_student(tmp_path: Path) -> None:
     files = {"model.gguf": GGUF, "student-a.gguf": TRAINED, "student-b.gguf": TRAINED}
     fault = 'demo/student-b.gguf: another student already has the task "pump"'

@@ -233,6 +233,29 @@ class TestRefusals:
             "payload: should be at most 10 bytes (got 11)", "payload: should be at most 9 bytes (got 10)",
         ]  # fmt: skip
 
+    def test_a_chat_model_is_not_asked_without_the_fields_that_the_task_requires(self) -> None:
+        desk = Desk(tasks=f'{BARE_TASK}required = ["hz", "motor.rpm"]\n', slots=9)
+        full = {"motor": {"rpm": 0}, "hz": "50", "note": ""}
+        lacking: tuple[Any, ...] = (
+            {},
+            "50",
+            [50],
+            {"hz": None, "motor": {"rpm": 1}},
+            {"hz": 50, "motor": {"rpm": " "}},
+        )
+        for number, value in enumerate((full, *lacking)):
+            desk.ask({"input": value, "id": number}, task="t")
+        assert len(desk.runs) == 1
+        assert {code_of(reply) for reply in desk.replies} == {"bad_field"}
+        wanted = [message_of(reply).split(",", 1)[0].removeprefix("input: should have ") for reply in desk.replies]
+        assert wanted == ["hz", "hz", "hz", "hz", "motor.rpm"]
+        assert message_of(desk.replies[3]).endswith(
+            'hz, because of `tasks.t.required` (got {"hz": null, "motor": {"rpm": 1}})'
+        )
+        desk.dispatcher.on_model_replaced(replace(MODEL, reads_fields=True))  # says itself what is missing
+        desk.ask({"input": {}, "id": 0}, task="t")
+        assert len(desk.runs) == 2
+
     def test_a_displaced_request_gets_busy_at_once(self) -> None:
         desk = Desk("[queue]\ncapacity = 1\n")
         for name, priority in (("running", 5), ("lax", 6), ("urgent", 0)):

@@ -13,8 +13,9 @@ class FieldsTask(TaskBase):
     """What a trained model does with an input that is unlike its training. `refuse`: `output` is null. `answer`: the
     input is answered anyway. In either case `degraded` says so."""
     required: tuple[str, ...] | None = Field(default=None, strict=False)
-    """The fields without which an input is unlike a model's training. Default: those that every row of the training
-    had."""
+    """The fields that an input must have, those of an object in it after a dot, such as `motor.rpm`. Without one, an
+    input is unlike a trained model's training; for any other model it is refused as `bad_field`, also if the field is
+    null or a blank text. Default: those that every row of the training had."""
 
     def refuses(self, event: Finished) -> bool:
         return self.outside == "refuse" and super().refuses(event)
