@@ -134,7 +134,7 @@ def _reading_hints(config: Config) -> Iterator[str]:
 
 def _signals_hints(config: Config) -> Iterator[str]:
     """Tables whose readings nobody uses."""
-    used = {task.signals for task in config.tasks.values()}
+    used = {table for task in config.tasks.values() for table in task.signal_tables}
     for name, table in config.signals.items():
         if name not in used and not table.record_every_s:
             key = field_name(("signals", name))
@@ -197,20 +197,20 @@ def _signals_faults(config: Config, tables: Any) -> Iterator[str]:
     tables: those of the document; `config` lacks them if one has faults.
     """
     for name, task in config.tasks.items():
-        if task.signals is not None and isinstance(tables, dict) and task.signals not in tables:
-            rule = f"should be one of {', '.join(tables)}" if tables else "requires a table in `[signals]`"
-            yield f"{field_name(('tasks', name, 'signals'))}: {rule} (got {shown(task.signals)})"
-        elif task.signals in config.signals and (fault := _sample_fault(config, name)):
-            yield f"{field_name(('tasks', name, 'template'))}: no reading of [signals.{task.signals}] fits it: {fault}"
+        for table in task.signal_tables:
+            if isinstance(tables, dict) and table not in tables:
+                rule = f"should be one of {', '.join(tables)}" if tables else "requires a table in `[signals]`"
+                yield f"{field_name(('tasks', name, 'signals'))}: {rule} (got {shown(table)})"
+            elif table in config.signals and (fault := _sample_fault(config, name, table)):
+                yield f"{field_name(('tasks', name, 'template'))}: no reading of [signals.{table}] fits it: {fault}"
     tracks = sum(table.max_machines * len(table.values) for table in config.signals.values())
     if tracks > MAX_TRACKS:
         yield f"signals: machines × values of all tables should be at most {MAX_TRACKS} (got {tracks})"
 
 
-def _sample_fault(config: Config, name: str) -> str | None:
-    """Why a task's template takes no complete reading of its table; None if it takes one."""
+def _sample_fault(config: Config, name: str, table: str) -> str | None:
+    """Why a task's template takes no complete reading of a table; None if it takes one."""
     task, fault = config.tasks[name], None
-    table = task.signals or ""
     for number in (0.5, 20.0):  # A template may dislike one number.
         try:
             render(task.template, config.signals[table].sample_reading(number), topics.signals_topic(table, "x"))

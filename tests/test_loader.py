@@ -122,6 +122,7 @@ def test_a_table_of_signals_that_nothing_uses_is_a_hint(tmp_path: Path) -> None:
     (hint,) = config_hints(load(tmp_path, VALUE))
     assert hint.startswith('signals.pump: is not used: no task has `signals = "pump"`')
     assert config_hints(load(tmp_path, VALUE + USER)) == []
+    assert config_hints(load(tmp_path, VALUE + USER.replace('"pump"', '["pump"]'))) == []
     assert config_hints(load(tmp_path, f"[signals.pump]\nrecord_every_s = 60\n{VALUE}")) == []
 
 
@@ -272,7 +273,7 @@ FAULTS = [
     ),
     (
         '[signals.x.values.v]\ntopic = "a"\npth = ["v"]',
-        'signals.x.values.v.pth: unknown key (got ["v"]); allowed: features, ',
+        'signals.x.values.v.pth: unknown key (got ["v"]); allowed: decimal_comma, ',
     ),
     (
         '[signals.x.trigger]\nat = 1\n[signals.x.values.v]\ntopic = "a"',
@@ -283,6 +284,8 @@ FAULTS = [
         '{n} stands for the n-th wildcard of every filter, with n from 1 to 1 (got "{2}")',
     ),
     ('[tasks.x]\nkind = "generate"\nsignals = "p"', 'tasks.x.signals: requires a table in `[signals]` (got "p")'),
+    ('[tasks.x]\nkind = "generate"\nsignals = []', "tasks.x.signals: should be the name of a table in `[signals]`"),
+    (VALUE + USER.replace('"pump"', '["pump", "p"]'), 'tasks.x.signals: should be one of pump (got "p")'),
     ("tasks = 5", "tasks: should be a table of named values (got 5)"),
     ('[tasks."my task"]\nkind = "generate"', "tasks.my task: should match pattern"),
     ("[tasks]\nx = 5", "tasks.x: should be a table of named values (got 5)"),

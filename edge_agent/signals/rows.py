@@ -20,7 +20,7 @@ from edge_agent.core.labelled import RowsError, read_text, write_rows
 from edge_agent.core.terminal import fail
 from edge_agent.core.wording import printable, printable_json, shown
 from edge_agent.loader import load_config
-from edge_agent.signals.recorder import recorded_path, recorded_rows
+from edge_agent.signals.recorder import recorded_rows
 
 _MAX_NAMED = 10
 _COLUMNS = ("machine", "from", "to", "answer")
@@ -40,27 +40,30 @@ def rows(
 ) -> int:
     """Writes the rows, and prints how many; returns the exit code. Raises ConfigError."""
     config = load_config(config_path)
-    table = config.tasks[task].signals if task in config.tasks else None
-    if table is None:
+    tables = config.tasks[task].signal_tables if task in config.tasks else ()
+    if not tables:
         return fail(f"tasks: should be one with `signals` (got {shown(task)})")
-    signals = config.signals[table]
     try:
         logbook = {} if faults is None else read_faults(faults)
         answers = {fault.answer for intervals in logbook.values() for fault in intervals}
         for answer in sorted(answers | ({otherwise} if otherwise is not None else set())):
             if fault := config.tasks[task].row_fault(answer):
                 raise RowsError([fault])
-        recorded = list(recorded_rows(config.state_dir, table))
+        recorded = [row for table in tables for row in recorded_rows(config.state_dir, table)]
     except RowsError as error:
         return fail("\n".join(error.faults))
     except OSError as error:
-        return fail(f"{recorded_path(config.state_dir, table)}: cannot be read: {error.strerror}")
+        return fail(f"{error.filename}: cannot be read: {error.strerror}")
     if not recorded:
-        off = "" if signals.record_every_s else f"; signals.{table}.record_every_s is 0"
-        return fail(f"no rows written: no readings of [signals.{table}] are recorded{off}")
+        named = ", ".join(f"[signals.{table}]" for table in tables)
+        off = "".join(
+            f"; signals.{table}.record_every_s is 0" for table in tables if not config.signals[table].record_every_s
+        )
+        return fail(f"no rows written: no readings of {named} are recorded{off}")
+    margin_s = max(config.signals[table].window_s for table in tables)
     kept, left_out = [{"task": task, **row} for row in recorded], 0
     if faults is not None:
-        kept = list(labelled(kept, logbook, margin_s=signals.window_s, otherwise=otherwise))
+        kept = list(labelled(kept, logbook, margin_s=margin_s, otherwise=otherwise))
         left_out = len(recorded) - len(kept)
     machines = {row["machine"] for row in recorded}
     if unknown := sorted(logbook.keys() - machines):
@@ -84,7 +87,7 @@ def rows(
         listed = ", ".join(f"{label} {count}" for label, count in counts.items())
         print(printable(f"{out}: {len(kept)} rows{': ' if listed else ''}{listed}"))
         if left_out:
-            print(f"left out {left_out}: without an answer, or within {signals.window_s:g} s of a start or an end")
+            print(f"left out {left_out}: without an answer, or within {margin_s:g} s of a start or an end")
     return 0
 
 

@@ -16,7 +16,7 @@ interval_s = 1
 [tasks.pump]
 kind = "classify"
 labels = ["normal", "worn"]
-signals = "pump"
+signals = ["pump", "mill"]
 publish = "plant/answers/{machine}"
 [signals.pump]
 window_s = 60
@@ -29,6 +29,16 @@ record_every_s = 0.001
 vib = { topic = "plant/pumps/+/vib" }
 temp = { topic = "plant/pumps/+/temp", path = ["value"], retained = true }
 [signals.pump.trigger]
+on_change = ["vib"]
+[signals.mill]
+window_s = 60
+every_s = 0
+min_coverage = 0
+features = ["last", "max"]
+[signals.mill.values]
+vib = { topic = "plant/mills/+", path = ["vib"] }
+temp = { topic = "plant/mills/+", path = ["temp"] }
+[signals.mill.trigger]
 on_change = ["vib"]
 """
 
@@ -54,6 +64,13 @@ def test_values_of_two_topics_are_asked_about_and_answered_to_their_machine(site
     site.client.publish("plant/pumps/p7/vib", "2", qos=0)
     site.command("ping")
     assert len(site.client.on("plant/answers/p7")) == 1
+
+
+def test_a_task_answers_the_readings_of_several_tables(site: Site) -> None:
+    for vib in (1, 2):
+        site.client.publish("plant/mills/m1", {"vib": vib, "temp": 70}, qos=0)
+    (answer,) = site.client.wait("plant/answers/m1")
+    assert (answer.json["status"], answer.json["machine"], answer.json["task"]) == ("ok", "m1", "pump")
 
 
 def test_the_latest_values_are_published_for_people_with_their_ages(site: Site) -> None:

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator
 
 from edge_agent.core import topics
 from edge_agent.core.envelope import MAX_DEADLINE_MS, Options, Temperature, Tokens, TopP
@@ -34,6 +34,17 @@ def template_sha256(template: str) -> str | None:
 def _machine_as_wildcard(publish: str) -> str:
     """With `signals`, readings come on topics whose only wildcard matches the machine."""
     return publish.replace("{machine}", "{1}")
+
+
+_TableName = Annotated[str, StringConstraints(pattern=topics.NAME_PATTERN)]
+
+
+def _check_tables(names: object) -> object:
+    tables = names if isinstance(names, list | tuple) else [names]
+    is_valid = all(isinstance(name, str) and re.match(topics.NAME_PATTERN, name) for name in tables)
+    if names is None or (is_valid and 0 < len(tables) == len(set(tables))):
+        return tuple(tables) if isinstance(names, list) else names
+    raise ValueError("should be the name of a table in `[signals]`, or a list of different ones")
 
 
 class Example(Table):
@@ -77,8 +88,9 @@ class TaskBase(Table):
     subscribe: tuple[TopicFilter, ...] = Field(default=(), strict=False)
     """Topic filters on which sensors already publish; each message is a reading, never an envelope. The filters of two
     tasks must be the same or must not overlap."""
-    signals: Annotated[str, StringConstraints(pattern=topics.NAME_PATTERN)] | None = None
-    """The table in `[signals]` whose readings the task answers, instead of `subscribe`. A newer reading of a machine
+    signals: Annotated[_TableName | tuple[_TableName, ...] | None, BeforeValidator(_check_tables)] = None
+    """The table in `[signals]` whose readings the task answers, instead of `subscribe`; or a list of tables with the
+    same values, of machines that publish them in different ways. A newer reading of a machine
     replaces one that waits. Default: none."""
     publish: str | None = None
     """Where answers to readings go; `{1}` is what the first wildcard of `subscribe` matched, `{machine}` the machine
@@ -126,7 +138,7 @@ class TaskBase(Table):
 
     @field_validator("signals")
     @classmethod
-    def _check_signals(cls, signals: str | None, info: ValidationInfo) -> str | None:
+    def _check_signals(cls, signals: Any, info: ValidationInfo) -> Any:
         if signals is not None and info.data.get("subscribe"):
             raise ValueError("cannot be combined with `subscribe`")
         return signals
@@ -177,9 +189,14 @@ class TaskBase(Table):
     """The system message that `init` suggests, over the lists among `init_keys`."""
 
     @property
+    def signal_tables(self) -> tuple[str, ...]:
+        """The names of the tables in `signals`."""
+        return (self.signals,) if isinstance(self.signals, str) else self.signals or ()
+
+    @property
     def reading_filters(self) -> tuple[str, ...]:
         """The filters of the topics of its readings. Readings of `signals` have topics that only exist in the board."""
-        return self.subscribe if self.signals is None else (topics.signals_topic(self.signals, "#"),)
+        return self.subscribe or tuple(topics.signals_topic(table, "#") for table in self.signal_tables)
 
     @property
     def reply_pattern(self) -> str:

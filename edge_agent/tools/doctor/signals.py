@@ -233,13 +233,11 @@ def _machine_checks(key: str, heard: Heard) -> Iterator[Check]:
 def trained_checks(config: Config, trained: Mapping[str, Sequence[str]]) -> Iterator[Check]:
     """Fields that a task's model was trained with but its readings do not have."""
     for name, task in config.tasks.items():
-        if task.signals is None or name not in trained:
-            continue
-        table = config.signals[task.signals]
-        if missing := sorted(set(trained[name]) - set(table.field_names())):
-            found = f"task {name}: its model reads {_listed(missing)}, which [signals.{task.signals}] does not have"
-            advice = "restore the window, features and values of the training, or train again on rows of this table"
-            yield failed("signals", found, advice)
+        for table in task.signal_tables:
+            if missing := sorted(set(trained.get(name, ())) - set(config.signals[table].field_names())):
+                found = f"task {name}: its model reads {_listed(missing)}, which [signals.{table}] does not have"
+                advice = "restore the window, features and values of the training, or train again on rows of this table"
+                yield failed("signals", found, advice)
 
 
 def _payload(message: Message) -> str:
