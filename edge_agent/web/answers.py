@@ -53,6 +53,7 @@ class MarkState(StrEnum):
     REFUSED = "refused"
     UNANSWERED = "unanswered"
     UNDONE = "undone"
+    CORRECTED = "corrected"  # A later mark of the same person counts instead.
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -74,6 +75,8 @@ class Answer:
     """Whether the board has feedback on it already, or no longer keeps it."""
     mark: "Mark | None" = None
     """The newest mark given here, unless it was undone."""
+    is_hidden: bool = False
+    """Whether the output is still hidden although the board has kept a mark, which can be corrected until then."""
 
     def document(self) -> Document:
         """The parsed reply; empty for a bare output."""
@@ -97,6 +100,8 @@ class Mark:
     at: float
     due_at: float
     """When to send it, in seconds of the monotonic clock, like `sent_at`."""
+    before: "Mark | None" = None
+    """The kept mark that this one corrects."""
     sent_at: float = 0.0
     number: int | None = None
     """Of its message, as `Live.publish` gave it."""
@@ -105,23 +110,6 @@ class Mark:
     score: float | None = None
     is_right: bool | None = None
     error: str | None = None
-
-    def as_json(self) -> Document:
-        return {
-            "mark": self.name,
-            "key": self.answer.key,
-            "device": self.answer.device,
-            "task": self.answer.task,
-            "answer": escaped(self.said.get("answer", self.said.get("correct"))),
-            "by": escaped(self.by),
-            "at": self.at,
-            "sends_at": self.at + UNDO_S,
-            "state": self.state.value,
-            "output": escaped(self.output),
-            "score": self.score,
-            "is_right": self.is_right,
-            "error": escaped(self.error),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +325,7 @@ class Answers(Part):
 
     def is_blind(self, answer: Answer) -> bool:
         """Whether the output must stay hidden, because a person may still check it. So are those of unknown tasks."""
-        is_open = answer.is_check and not answer.is_closed
+        is_open = answer.is_check and (answer.is_hidden or not answer.is_closed)
         return is_open and text_at(self.task_of(answer), "kind") != "unusual"
 
     def _open_checks(self, *, device: str | None = None, task: str | None = None) -> Iterator[tuple[Answer, Document]]:
@@ -354,14 +342,14 @@ class Answers(Part):
         """How many checks of a board people could answer at the last tick."""
         return sum(count for (each, _), count in self._open.items() if each == device)
 
-    def checks(self, device: str | None, task: str | None, limit: int) -> Document:
-        """The answer to `GET /api/v1/checks`."""
+    def checks(self, device: str | None, task: str | None, limit: int, by: str | None = None) -> Document:
+        """The answer to `GET /api/v1/checks`; `by` is who asks."""
         offered = list(self._open_checks(device=device, task=task))
         checks = [self._check_json(*each) for each in offered[: min(limit, MAX_CHECKS)]]
         return {
             "open": len(offered),
             "checks": checks,
-            "marks": [mark.as_json() for mark in reversed(self.marks)][:MAX_ROWS],
+            "marks": [self.mark_document(mark) for mark in self._newest_marks(by)],
             "needs": self._needs(device, task),
             "reason": None if checks else self._reason(),
         }
@@ -384,6 +372,46 @@ class Answers(Part):
             "unit": escaped(text_at(task, "unit")),
             "unusual": unusual and escaped({name: unusual.get(name) for name in ("rarity", "because")}),
         }
+
+    def _newest_marks(self, by: str | None) -> list[Mark]:
+        """The newest of everybody and the newest of one's own, which others would soon push out."""
+        newest = list(reversed(self.marks))
+        own = [mark for mark in newest if mark.by == by][:MAX_ROWS]
+        return [mark for at, mark in enumerate(newest) if at < MAX_ROWS or mark in own]
+
+    def mark_document(self, mark: Mark) -> Document:
+        """A mark with what tells a person which reading it is about."""
+        answer, document = mark.answer, mark.answer.document()
+        task = self.task_of(answer)
+        return {
+            "mark": mark.name,
+            "key": answer.key,
+            "device": answer.device,
+            "task": answer.task,
+            "kind": text_at(task, "kind"),
+            "machine": escaped(text_at(document, "machine")),
+            "topic": escaped(text_at(document, "topic")),
+            "input": escaped(document.get("input")),
+            "labels": escaped(labels_of(task)),
+            "unit": escaped(text_at(task, "unit")),
+            "answer": escaped(mark.said.get("answer", mark.said.get("correct"))),
+            "by": escaped(mark.by),
+            "at": mark.at,
+            "sends_at": mark.at + UNDO_S,
+            "state": mark.state.value,
+            "output": None if answer.is_hidden else escaped(mark.output),
+            "score": None if answer.is_hidden else mark.score,
+            "is_right": None if answer.is_hidden else mark.is_right,
+            "is_hidden": answer.is_hidden and mark.state is MarkState.KEPT,
+            "can_correct": self._can_correct(mark),
+            "error": escaped(mark.error),
+        }
+
+    def _can_correct(self, mark: Mark) -> bool:
+        """Whether a person can still change a mark: of an audit only until its output was shown."""
+        answer = mark.answer
+        is_audit = answer.is_check and text_at(self.task_of(answer), "kind") != "unusual"
+        return mark.state is MarkState.KEPT and answer.mark is mark and (answer.is_hidden or not is_audit)
 
     def _needs(self, device: str | None, task: str | None) -> list[Document]:
         # Stops at what is shown: each takes a while, and a site may have thousands of tasks.
@@ -459,9 +487,15 @@ class Answers(Part):
             "labels": escaped(labels_of(task)),
             "error": escaped({name: text_at(error, name) for name in ("code", "message")}) if error else None,
             "is_open_audit": is_blind,
-            "mark": None if answer.mark is None else answer.mark.state.value,
+            "mark": self._newest_mark_of(answer),
             "can_mark": not is_hidden and self._mark_fault(answer, document) is None,
         }
+
+    def _newest_mark_of(self, answer: Answer) -> Document | None:
+        """Also one that its board did not keep."""
+        marks = (mark for mark in reversed(self.marks) if mark.answer is answer and mark.state is not MarkState.UNDONE)
+        mark = answer.mark or next(marks, None)
+        return None if mark is None else self.mark_document(mark)
 
     def _may_reveal_check(self, bare: Answer) -> bool:
         """Whether a bare output may be the hidden one of an open audit."""
@@ -486,9 +520,12 @@ class Answers(Part):
         if row is not None and tells_accuracy and answer.task not in object_at(row.health, "accuracy"):
             return ProblemError(409, "feedback_off", "this board keeps no answers: set `enabled = true` in [feedback]")
         mark = answer.mark
-        if mark is not None and (answer.is_check or mark.state in (MarkState.WAITING, MarkState.SENT)):
+        if mark is not None and mark.state is MarkState.KEPT:
+            if not self._can_correct(mark):
+                return ProblemError(409, "answer_seen", "the board's answer has been shown, so yours stays")
+        elif mark is not None and (answer.is_check or mark.state in (MarkState.WAITING, MarkState.SENT)):
             return ProblemError(409, "already_answered", f"{mark.by or 'somebody'} has already answered this")
-        if answer.is_check and answer.is_closed:
+        elif answer.is_check and answer.is_closed:
             return ProblemError(409, "already_answered", "somebody else has already answered this")
         return None
 
@@ -499,6 +536,9 @@ class Answers(Part):
         if answer is None:
             raise ProblemError(404, "unknown_answer", "this answer is too old, or the page was restarted")
         document = answer.document()
+        before = answer.mark
+        if before is not None and answer.is_check and before.by != by:
+            raise ProblemError(409, "already_answered", f"{before.by or 'somebody'} has already answered this")
         if fault := self._mark_fault(answer, document):
             raise fault
         if self.is_blind(answer) and "answer" not in said:
@@ -512,33 +552,54 @@ class Answers(Part):
             by=by,
             at=wall,
             due_at=now + UNDO_S,
+            before=before if before is not None and before.state is MarkState.KEPT else None,
         )
         answer.mark = mark
         self.marks.append(mark)
         return mark
 
-    def undo(self, name: str) -> Mark:
+    def undo(self, name: str, by: str | None) -> Mark:
         """Raises ProblemError."""
+        mark = self._own_mark(name, by)
+        if mark.state is not MarkState.WAITING:
+            raise ProblemError(409, "already_sent", "it has already been sent to the board")
+        mark.state, mark.answer.mark = MarkState.UNDONE, mark.before
+        return mark
+
+    def reveal(self, name: str, by: str | None) -> Mark:
+        """Shows what the board had answered, so the mark can no longer be corrected. Raises ProblemError."""
+        mark = self._own_mark(name, by)
+        if mark.state is not MarkState.KEPT or mark.answer.mark is not mark:
+            raise ProblemError(409, "not_kept", "the board has not kept it, or a correction of it is on its way")
+        mark.answer.is_hidden = False
+        return mark
+
+    def _own_mark(self, name: str, by: str | None) -> Mark:
         mark = next((mark for mark in self.marks if mark.name == name), None)
         if mark is None:
             raise ProblemError(404, "unknown_mark", "this mark is too old, or the page was restarted")
-        if mark.state is not MarkState.WAITING:
-            raise ProblemError(409, "already_sent", "it has already been sent to the board")
-        mark.state, mark.answer.mark = MarkState.UNDONE, None
+        if mark.by != by:
+            raise ProblemError(409, "not_yours", f"only {mark.by or 'who gave no name'} can change this answer")
         return mark
 
     def end_mark(self, mark: Mark, state: MarkState, *, data: Document | None = None, error: str | None = None) -> None:
         """Ends a mark that was sent.
 
-        With `data`, the board has kept it or no longer keeps the answer, so the output is revealed. Otherwise the
-        answer can be marked again.
+        With `data`, the board has kept it or no longer keeps the answer. Otherwise the answer can be marked again. The
+        output of an audit stays hidden until who marked it asks for it, and may be corrected until then.
         """
         answer = mark.answer
         mark.state, mark.error = state, error
         if data is None:
-            answer.mark = None if answer.mark is mark else answer.mark
+            answer.mark = mark.before if answer.mark is mark else answer.mark
             return
-        answer.is_closed, answer.mark = True, answer.mark or mark
+        is_audit = self.is_blind(answer)
+        answer.is_closed = True
+        if answer.mark is mark.before:
+            answer.mark = mark
+        answer.is_hidden = is_audit and state is MarkState.KEPT
+        if state is MarkState.KEPT and mark.before is not None:
+            mark.before.state = MarkState.CORRECTED
         document = answer.document()
         mark.output = document.get("output")
         mark.score = _score(document, mark.output)

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from edge_agent.core.topics import is_name
 from edge_agent.tools.watch.site import BoardLevel, Document, text_at
-from edge_agent.web.answers import MAX_CHECKS, Answers
+from edge_agent.web.answers import MAX_CHECKS, Answers, Mark
 from edge_agent.web.ask import Requests
 from edge_agent.web.boards import escaped, labels_of
 from edge_agent.web.feedback import Feedback
@@ -28,7 +28,8 @@ def answer_routes(live: Live) -> list[Route]:
 
     def checks(request: Request) -> Document:
         limit = count_in_query(request, "limit")
-        return answers.checks(*_device_and_task(request), _DEFAULT_CHECKS if limit is None else min(limit, MAX_CHECKS))
+        limit = _DEFAULT_CHECKS if limit is None else min(limit, MAX_CHECKS)
+        return answers.checks(*_device_and_task(request), limit, author_of(request, request.query_params.get("by")))
 
     def rows(request: Request) -> Document:
         return answers.rows(*_device_and_task(request))
@@ -42,12 +43,19 @@ def answer_routes(live: Live) -> list[Route]:
         said = {name: body[name] for name in ("answer", "correct") if body.get(name) is not None}
         with live.lock:
             mark = answers.add_mark(key, said, by, round(time.time(), 3), time.monotonic())
-            return json_response(mark.as_json(), 202)
+            return json_response(answers.mark_document(mark), 202)
 
     async def undo(request: Request) -> Response:
-        name = text_of(await json_object_of(request), "mark")
+        return await change(request, answers.undo)
+
+    async def reveal(request: Request) -> Response:
+        return await change(request, answers.reveal)
+
+    async def change(request: Request, turn: Callable[[str, str | None], Mark]) -> Response:
+        body = await json_object_of(request)
+        name, by = text_of(body, "mark"), author_of(request, body.get("by"))
         with live.lock:
-            return json_response(answers.undo(name).as_json())
+            return json_response(answers.mark_document(turn(name, by)))
 
     return [
         Route("/api/v1/checks", _reading(live, checks)),
@@ -55,6 +63,7 @@ def answer_routes(live: Live) -> list[Route]:
         Route("/api/v1/tasks", _reading(live, tasks)),
         Route("/api/v1/feedback", feedback, methods=["POST"]),
         Route("/api/v1/feedback/undo", undo, methods=["POST"]),
+        Route("/api/v1/feedback/reveal", reveal, methods=["POST"]),
         *requests.routes,
     ]
 

@@ -38,6 +38,7 @@ WRITES = (
     "seen",
     "feedback",
     "feedback/undo",
+    "feedback/reveal",
     f"ask/{DEVICE}/{TRIAGE}",
     f"ask/pool/presses/{TRIAGE}",
 )
@@ -389,7 +390,8 @@ def openapi() -> dict[str, Any]:
         "/logout": {"post": operation([], any=anything)},
         "/seen": {"post": operation([], device=text, alarm=text, by=anything)},
         "/feedback": {"post": operation([], key=text, answer=anything, correct={"type": "boolean"}, by=anything)},
-        "/feedback/undo": {"post": operation([], mark=anything)},
+        "/feedback/undo": {"post": operation([], mark=anything, by=anything)},
+        "/feedback/reveal": {"post": operation([], mark=anything, by=anything)},
         "/ask/{device}/{task}": {"post": operation([device, task], input=anything, options=anything, id=anything)},
         "/ask/pool/{device}/{task}": {"post": operation([device, task], input=anything, options=anything, id=anything)},
     }

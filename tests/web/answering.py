@@ -13,6 +13,7 @@ from edge_agent.core.config import MqttConfig
 from edge_agent.core.messages import Message, Publication
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.watch.site import BoardLevel, Row
+from edge_agent.web.answers import UNDO_S
 from edge_agent.web.guard import Endpoint
 from edge_agent.web.journal import Journal
 from edge_agent.web.live import Live
@@ -135,8 +136,18 @@ class Bench:
     def mark(self, key: str, **said: Any) -> httpx.Response:
         return self.browser.post("/api/v1/feedback", {"key": key, **said})
 
-    def undo(self, mark: str) -> httpx.Response:
-        return self.browser.post("/api/v1/feedback/undo", {"mark": mark})
+    def undo(self, mark: str, **by: str) -> httpx.Response:
+        return self.browser.post("/api/v1/feedback/undo", {"mark": mark, **by})
+
+    def reveal(self, mark: str, **by: str) -> httpx.Response:
+        return self.browser.post("/api/v1/feedback/reveal", {"mark": mark, **by})
+
+    def mark_and_keep(self, key: str, **said: Any) -> str:
+        """Marks an answer; the board keeps that. Gives the mark's name."""
+        mark = self.mark(key, **said).json()["mark"]
+        self.tick(UNDO_S)
+        self.result(correlation=self.live.published[-1].correlation)
+        return str(mark)
 
     @property
     def sent(self) -> list[tuple[str, Any]]:

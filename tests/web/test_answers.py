@@ -34,7 +34,7 @@ def test_an_answer_is_shown_with_its_score_and_can_be_marked() -> None:
     assert (row["is_open_audit"], row["can_mark"], row["mark"]) == (False, True, None)
 
 
-def test_no_route_reveals_the_answer_of_an_open_audit_until_the_board_has_kept_the_mark() -> None:
+def test_no_route_reveals_the_answer_of_an_audit_until_who_has_answered_it_asks_for_it() -> None:
     bench = Bench()
     key = bench.audit(degraded=["unsure-because-bearing"], reading_topic="plant/M7/x")
 
@@ -53,12 +53,17 @@ def test_no_route_reveals_the_answer_of_an_open_audit_until_the_board_has_kept_t
 
     waiting = bench.mark(key, answer="imbalance", by="Ana")
     assert waiting.status_code == 202
-    assert "bearing" not in waiting.text + all_text()
+    assert waiting.json()["output"] is None
+    assert "bearing" not in all_text()
     bench.tick(answers.UNDO_S)
     assert "bearing" not in all_text()
     bench.result(data={"output": "bearing fault", "answer": "imbalance", "is_right": False})
     (mark,) = bench.marks()
-    assert mark["state"] == "kept"
+    assert (mark["state"], mark["is_hidden"], mark["is_right"]) == ("kept", True, None)
+    assert "bearing" not in all_text()
+    assert bench.reveal(mark["mark"], by="Ben").status_code == 409
+    assert bench.reveal(mark["mark"], by="Ana").status_code == 200
+    (mark,) = bench.marks()
     assert (mark["output"], mark["score"], mark["is_right"]) == ("bearing fault", 0.97, False)
     assert bench.rows()[0]["output"] == "bearing fault"
     (entry,) = bench.live.journal.recent(0.0)
@@ -89,11 +94,63 @@ def test_an_audit_whose_mark_is_undone_is_open_and_blind_again() -> None:
     assert [check["key"] for check in bench.checks()["checks"]] == [key]
 
 
+def test_an_audit_is_corrected_by_who_answered_it_until_the_answer_of_the_board_was_shown() -> None:
+    bench = Bench()
+    key = bench.audit()
+    bench.mark_and_keep(key, answer="imbalance", by="Ana")
+    assert bench.mark(key, answer="normal", by="Ben").json()["error"]["code"] == "already_answered"
+    undone = bench.mark(key, answer="bearing fault", by="Ana").json()["mark"]
+    assert bench.undo(undone, by="Ana").status_code == 200
+    second = bench.mark_and_keep(key, answer="normal", by="Ana")
+    assert [feedback["answer"] for _, feedback in bench.sent] == ["imbalance", "normal"]
+    assert [(mark["answer"], mark["state"], mark["can_correct"], mark["output"]) for mark in bench.marks()] == [
+        ("normal", "kept", True, None),
+        ("bearing fault", "undone", False, None),
+        ("imbalance", "corrected", False, None),
+    ]
+    assert bench.reveal(second, by="Ana").json()["can_correct"] is False
+    assert bench.mark(key, answer="bearing fault", by="Ana").json()["error"]["code"] == "answer_seen"
+
+
+def test_a_correction_that_the_board_does_not_keep_leaves_the_first_answer() -> None:
+    bench = Bench()
+    key = bench.audit()
+    bench.mark_and_keep(key, answer="imbalance")
+    bench.mark(key, answer="normal")
+    bench.tick(answers.UNDO_S)
+    bench.tick(5.5)
+    assert [(mark["state"], mark["can_correct"]) for mark in bench.marks()] == [("unanswered", False), ("kept", True)]
+    assert bench.checks()["open"] == 0
+    # A result that is late counts.
+    bench.result(correlation=bench.live.published[-1].correlation)
+    assert [(mark["state"], mark["can_correct"]) for mark in bench.marks()] == [("kept", True), ("corrected", False)]
+
+
+def test_the_name_of_an_unusual_reading_can_be_corrected_because_nothing_was_hidden() -> None:
+    bench = Bench()
+    key = bench.audit("odd", output={"unusual": True, "because": []}, scores=None)
+    bench.mark(key, answer="belt slips", by="Ana")
+    bench.tick(answers.UNDO_S)
+    bench.result("odd", data={"is_right": True})
+    (mark,) = bench.marks()
+    assert (mark["is_hidden"], mark["can_correct"], mark["output"]["unusual"]) == (False, True, True)
+    assert bench.mark(key, answer="bearing dry", by="Ana").status_code == 202
+
+
+def test_ones_own_marks_are_listed_however_many_others_come() -> None:
+    bench = Bench()
+    bench.mark(bench.audit(number="mine"), answer="normal", by="Ana")
+    for number in range(30):
+        bench.mark(bench.audit(number=number), answer="normal", by="Ben")
+    assert [len(bench.checks(by=name)["marks"]) for name in ("Ana", "Ben", "Eve")] == [21, 20, 20]
+
+
 def test_what_was_sent_cannot_be_undone() -> None:
     bench = Bench()
     mark = bench.mark(bench.audit(), answer="imbalance").json()
     bench.tick(answers.UNDO_S)
     assert bench.undo(mark["mark"]).status_code == 409
+    assert bench.undo(bench.mark(bench.audit(number=2), answer="normal", by="Ana").json()["mark"]).status_code == 409
     assert bench.undo("nosuch").status_code == 404
 
 
@@ -370,6 +427,8 @@ def test_an_output_that_came_alone_is_hidden_while_the_audit_of_it_is_open() -> 
     bench.mark(key, answer="normal")
     bench.tick(answers.UNDO_S)
     bench.result("label")
+    assert [row["output"] for row in bench.rows()] == [None, None]
+    bench.reveal(bench.marks()[0]["mark"])
     assert [row["output"] for row in bench.rows()] == ["bearing fault", "bearing fault"]
 
 

@@ -127,7 +127,7 @@ def test_an_audit_is_answered_and_taken_back_by_keys_alone(world: World, view: P
     expect(mark).to_contain_text("Ben")
     view.keyboard.press("u")
     expect(shown).to_have_text(first)
-    assert ben.post("feedback/undo", {"mark": others}).status_code == 200
+    assert ben.post("feedback/undo", {"mark": others, "by": "Ben"}).status_code == 200
     ben.close()
     view.wait_for_timeout(GUARD_MS)
     # Single keys can be switched off: the labels are reached by Tab, too.
@@ -276,11 +276,46 @@ def test_the_page_speaks_german_to_who_prefers_it(world: World) -> None:
         assert complaints_of(view) == []
 
 
-def test_what_was_said_reaches_the_board_and_its_answer_is_told(world: World, view: Page) -> None:
+def test_what_was_said_reaches_the_board_and_is_corrected_until_its_answer_is_shown(world: World, view: Page) -> None:
     world.open(view, "check")
-    mark = view.locator(".marks li").filter(has_text="Ana").first
-    expect(mark).to_contain_text("The board:")
-    assert [sent["answer"] for sent in world.stage.site.feedback if sent.get("by") == "Ana"] == [LABELS[0]]
+    view.get_by_label("Your name").fill("Ana")
+    view.get_by_label("Your name").press("Tab")
+    mark = view.locator(".marks li.kept").filter(has_text="Ana").first
+    expect(mark).to_contain_text(f"{LABELS[0]}. Kept.")
+    expect(mark).not_to_contain_text("The board:")
+    mark.get_by_role("button", name="Correct").click()
+    mark.locator(".choice", has_text=LABELS[1]).click()
+    newest = view.locator(".marks li").first
+    expect(newest).to_contain_text(f"{LABELS[1]}. Kept.")
+    expect(view.locator(".marks li.corrected")).to_contain_text(LABELS[0])
+    newest.get_by_role("button", name="Show the board's answer").click()
+    expect(newest).to_contain_text("The board:")
+    expect(newest.locator("button")).to_have_count(0)
+    assert [sent["answer"] for sent in world.stage.site.feedback if sent.get("by") == "Ana"] == [*LABELS[:2]]
+
+
+def test_who_answers_second_is_told_so(world: World) -> None:
+    with tab(world.browser) as view, closing(Person(world.page.url)) as ben:
+        world.open(view, "check")
+        key = world.page.get("checks")["checks"][0]["key"]
+        said = {"key": key, "answer": LABELS[1], "by": "Ben"}
+        view.wait_for_timeout(GUARD_MS)
+        # Between the card that is shown and the touch.
+        view.route("**/api/v1/feedback", lambda route: (ben.post("feedback", said), route.continue_()))
+        view.locator(".choice").first.click()
+        notice = view.locator("[role=alert]", has_text=f"Ben was faster; your answer “{LABELS[0]}” was not kept.")
+        expect(notice).to_be_visible()
+
+
+def test_what_is_said_of_another_answer_is_shown_and_taken_back_there(world: World, view: Page) -> None:
+    world.open(view, f"answers?device={FINE[1]}")
+    world.stage.site.answer(FINE[1], input={"vibration_mm_s": 9.5}, output=LABELS[0])
+    row = view.locator(".answers-list li", has_text="9.5").first
+    row.get_by_role("button", name="Other").click()
+    row.locator(".choice", has_text=LABELS[2]).click()
+    expect(row).to_contain_text(f"You: {LABELS[2]}.")
+    view.keyboard.press("u")
+    expect(row.get_by_role("button", name="Right")).to_be_visible()
 
 
 def test_words_for_an_unusual_reading_are_offered_for_the_next_one(world: World, view: Page) -> None:

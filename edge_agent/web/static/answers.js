@@ -5,6 +5,8 @@ import { choices } from "./choices.js";
 import { h } from "./dom.js";
 import { live, may, now } from "./live.js";
 import { signedBy } from "./author.js";
+import * as keys from "./keys.js";
+import { markButtons, markLine, noteGiven } from "./marks.js";
 import {
   addressFilter,
   boardAddress,
@@ -32,6 +34,7 @@ export function answersScreen({ route, redraw }) {
   let open = null; // The answer whose other labels are shown.
   let find = "";
   let failed = null;
+  let last = null; // The newest mark given here, for its undo.
   const tasks = new Set();
 
   const answers = poller({
@@ -44,7 +47,7 @@ export function answersScreen({ route, redraw }) {
       answer.missed = newest == null || isChoice ? 0 : Math.max(0, answer.cursor - newest.cursor - answer.rows.length);
       newest = answer;
       const marks = new Map(newest.rows.map((row) => [row.key, row.mark]));
-      for (const row of rows) row.mark = marks.get(row.key) ?? row.mark;
+      for (const row of rows) if (marks.has(row.key)) row.mark = marks.get(row.key);
     },
     redraw,
   });
@@ -52,23 +55,44 @@ export function answersScreen({ route, redraw }) {
   async function say(row, what) {
     open = null;
     try {
-      const mark = await post("feedback", { key: row.key, ...what, ...signedBy() });
-      row.mark = mark.state;
+      row.mark = last = await post("feedback", { key: row.key, ...what, ...signedBy() });
+      noteGiven(last);
       failed = null;
     } catch (error) {
       failed = { key: row.key, error };
     }
+    answers.refresh();
     redraw();
     document.getElementById(row.key)?.focus({ preventScroll: true });
   }
 
+  async function change(path, mark) {
+    try {
+      const changed = await post(`feedback/${path}`, { mark: mark.mark, ...signedBy() });
+      rows.filter((row) => row.key === mark.key).forEach((row) => (row.mark = changed));
+      failed = null;
+    } catch (error) {
+      failed = { key: mark.key, error };
+    }
+    answers.refresh();
+    redraw();
+  }
+
+  async function undo(mark) {
+    last = null;
+    await change("undo", mark);
+  }
+
+  const waiting = () => (last && now() < last.sends_at ? last : null);
+
   function view() {
     answers.refreshIfDue(route().hash);
+    keys.setKeys({ u: () => waiting() && undo(waiting()) });
     const isOther = shownFor !== route().hash;
     const isStill = (isHeld(LIST) || open) && rows.length && !isOther;
     if (newest && !isStill) take();
     shownFor = route().hash;
-    const waiting = isStill ? newest.rows.filter((row) => !rows.some((one) => one.key === row.key)).length : 0;
+    const newer = isStill ? newest.rows.filter((row) => !rows.some((one) => one.key === row.key)).length : 0;
     return [
       h("h1", { tabindex: "-1", key: "title" }, t("tab.answers")),
       h("div", { class: "filters", key: "filters" },
@@ -76,7 +100,7 @@ export function answersScreen({ route, redraw }) {
         filter("device", live.boards.keys())),
       !may("feedback") ? roleNote("feedback") : null,
       h("div", { class: "resort", key: "resort" },
-        waiting
+        newer
           ? button(
               {
                 onclick: () => {
@@ -86,7 +110,7 @@ export function answersScreen({ route, redraw }) {
                   redraw();
                 },
               },
-              t("answers.waiting", { n: waiting }))
+              t("answers.waiting", { n: newer }))
           : newest?.missed
             ? h("span", { class: "quiet" }, t("answers.skipped", { n: newest.missed }))
             : null),
@@ -94,7 +118,8 @@ export function answersScreen({ route, redraw }) {
         ? note(answers.trouble ? "trouble.server" : "waiting")
         : rows.length
           ? h("ol", { class: "answers-list", key: "list" }, rows.map(line))
-          : h("p", { class: "note", key: "none" }, newest.reason ?? t("answers.none"))];
+          : h("p", { class: "note", key: "none" }, newest.reason ?? t("answers.none")),
+      waiting() ? h("div", { class: "last", key: "last" }, markLine(waiting(), { undo, withKey: keys.areOn })) : null];
   }
 
   function take() {
@@ -111,14 +136,18 @@ export function answersScreen({ route, redraw }) {
         h("span", { class: "quiet" }, [row.task, row.machine].filter(Boolean).join(" · "))),
       h("p", { class: "output" },
         h("b", null,
-          row.is_open_audit ? t("answers.open_audit") : row.error ? errorWords(row) : outputWords(row.output)),
+          row.is_open_audit ? t(row.mark ? "answers.hidden" : "answers.open_audit") : row.error ? errorWords(row) : outputWords(row.output)),
         " ",
         row.score == null || row.is_open_audit ? null : number(row.score, 2),
         row.degraded?.length && !row.is_open_audit
           ? h("span", { class: "quiet" }, ` ${row.degraded.map(degradedWords).join(", ")}`)
           : null),
       h("p", { class: "quiet input-line" }, inputLine(row.input)),
-      h("div", { class: "buttons" }, actions(row)),
+      row.mark
+        ? h("div", { key: "mark" },
+            markLine(row.mark, { undo, withKey: keys.areOn && row.mark.mark === waiting()?.mark }))
+        : null,
+      h("div", { class: "buttons", key: "buttons" }, actions(row)),
       open === row.key
         ? h("div", { key: "open" },
             choices(row, {
@@ -136,8 +165,16 @@ export function answersScreen({ route, redraw }) {
   }
 
   function actions(row) {
+    const toggle = () => {
+      open = open === row.key ? null : row.key;
+      find = "";
+      redraw();
+    };
+    if (row.mark && ["waiting", "sent", "kept"].includes(row.mark.state)) {
+      if (!may("feedback")) return null;
+      return markButtons(row.mark, { correct: toggle, isOpen: open === row.key, reveal: (mark) => change("reveal", mark) });
+    }
     if (row.is_open_audit) return link("check", { class: "button" }, t("answers.to_check"));
-    if (row.mark) return h("span", { class: "quiet" }, t(`marked.${row.mark}`));
     if (!row.can_mark || row.input == null || !may("feedback")) return null;
     return [
       row.output == null || row.kind !== "classify"
@@ -147,11 +184,7 @@ export function answersScreen({ route, redraw }) {
         {
           key: "other",
           "aria-expanded": open === row.key ? "true" : "false",
-          onclick: () => {
-            open = open === row.key ? null : row.key;
-            find = "";
-            redraw();
-          },
+          onclick: toggle,
         },
         t(row.output == null || row.kind !== "classify" ? "answers.it_is" : "answers.other"))];
   }
@@ -161,7 +194,7 @@ export function answersScreen({ route, redraw }) {
     return addressFilter({ route, name, options, all: t("filter.all") });
   }
 
-  return { title: () => t("tab.answers"), view };
+  return { title: () => t("tab.answers"), view, stop: () => keys.setKeys({}) };
 }
 
 function errorWords(row) {

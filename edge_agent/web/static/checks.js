@@ -7,13 +7,15 @@ import { h } from "./dom.js";
 import * as keys from "./keys.js";
 import { ageOf, isOld, may, now } from "./live.js";
 import { nameField, signedBy } from "./author.js";
+import { answerWords, boardAnswer, isMine, markButtons, markLine, noteGiven } from "./marks.js";
 import {
   boardAddress,
   button,
+  inputLine,
   inputView,
   link,
+  machineOf,
   note,
-  outputWords,
   plain,
   reasons,
   roleNote,
@@ -21,7 +23,7 @@ import {
   writeButton,
 } from "./widgets.js";
 import { poller } from "./poller.js";
-import { duration, has, moment, number, t } from "./words.js";
+import { duration, has, moment, t } from "./words.js";
 
 // A second touch within this time was meant for the previous check.
 const GUARD_MS = 600;
@@ -29,8 +31,7 @@ const AGAIN_AFTER_MS = 950;
 const PAGE = 20;
 const MIN_AHEAD = 5;
 const MAX_WORDS = 5;
-// Fields of a reading that tell a person which machine it is from.
-const MACHINE_FIELDS = ["machine", "asset", "equipment"];
+const NOTICE_S = 15;
 
 export function checksScreen({ route, redraw }) {
   let data = null;
@@ -39,13 +40,14 @@ export function checksScreen({ route, redraw }) {
   let find = "";
   let limit = PAGE;
   let failed = null; // The mark that could not be sent, and why.
+  let late = null; // The answer to a check that somebody else had just answered.
+  let correcting = null; // The mark whose correction is being chosen.
   const skipped = new Set(); // Checks that somebody here cannot tell.
   const marked = new Set(); // Checks answered here that the server may still list.
-  const mine = new Set(); // Marks given here: the key takes back nobody else's.
 
   const checks = poller({
     everyMs: AGAIN_AFTER_MS,
-    ask: () => get("checks", { ...Object.fromEntries(route().values), limit }),
+    ask: () => get("checks", { ...Object.fromEntries(route().values), limit, ...signedBy() }),
     take: (answer) => {
       data = answer;
       // Once the server no longer lists a check, it may come back: somebody may undo its mark.
@@ -55,9 +57,10 @@ export function checksScreen({ route, redraw }) {
   });
 
   const open = () => (data?.checks ?? []).filter((check) => !marked.has(check.key));
-  const asked = () =>
-    current?.kind === "unusual" ? { ...current, labels: wordsFor(current.task, data.marks) } : current;
-  const waiting = () => data?.marks.find((mark) => mark.state === "waiting" && mine.has(mark.mark));
+  const withWords = (item) =>
+    item?.kind === "unusual" ? { ...item, labels: wordsFor(item.task, data.marks) } : item;
+  const asked = () => withWords(current);
+  const waiting = () => data?.marks.find((mark) => mark.state === "waiting" && isMine(mark));
   const left = () => open().filter((check) => !skipped.has(check.key));
 
   function show(check) {
@@ -88,17 +91,44 @@ export function checksScreen({ route, redraw }) {
     show(next(check));
     refocus();
     try {
-      const mark = await post("feedback", { key: check.key, answer, ...signedBy() });
-      mine.add(mark.mark);
-      data.marks = [mark, ...data.marks.filter((one) => one.mark !== mark.mark)];
-      checks.refresh(); // A response that is on its way may be older than the mark.
+      await give(check.key, answer);
     } catch (error) {
-      marked.delete(check.key);
-      show(check);
-      failed = { check, answer, error };
+      if (error.code === "already_answered") {
+        late = { key: check.key, answer, until: now() + NOTICE_S };
+        checks.refresh();
+      } else {
+        marked.delete(check.key);
+        show(check);
+        failed = { check, answer, error };
+      }
     }
     redraw();
   }
+
+  async function give(key, answer) {
+    const mark = await post("feedback", { key, answer, ...signedBy() });
+    noteGiven(mark);
+    data.marks = [mark, ...data.marks.filter((one) => one.mark !== mark.mark)];
+    checks.refresh(); // A response that is on its way may be older than the mark.
+  }
+
+  async function change(act) {
+    failed = null;
+    try {
+      await act();
+    } catch (error) {
+      failed = { check: null, error };
+    }
+    checks.refresh();
+    redraw();
+  }
+
+  const correct = (mark, answer) =>
+    change(async () => {
+      await give(mark.key, answer);
+      correcting = null;
+    });
+  const reveal = (mark) => change(() => post("feedback/reveal", { mark: mark.mark, ...signedBy() }));
 
   function next(check) {
     const all = data.checks.filter((one) => !skipped.has(one.key) && (one.key === check.key || !marked.has(one.key)));
@@ -116,7 +146,7 @@ export function checksScreen({ route, redraw }) {
   async function undo(mark) {
     if (!mark) return;
     try {
-      await post("feedback/undo", { mark: mark.mark });
+      await post("feedback/undo", { mark: mark.mark, ...signedBy() });
       mark.state = "undone";
       marked.delete(mark.key);
       await checks.refresh();
@@ -149,11 +179,12 @@ export function checksScreen({ route, redraw }) {
         : h("div", { class: "two", key: "two" },
             h("div", { key: "ask" },
               failure(),
+              lateNote(),
               card(),
               skippedNote(),
               may("feedback") ? h("div", { class: "tools", key: "tools" }, nameField(), keySwitch()) : null),
             h("div", { key: "said" }, marks(), needs())),
-      waiting() ? h("div", { class: "last", key: "last" }, markLine(waiting())) : null];
+      waiting() ? h("div", { class: "last", key: "last" }, lineOf(waiting())) : null];
   }
 
   function card() {
@@ -238,24 +269,42 @@ export function checksScreen({ route, redraw }) {
         ? h("ol", { class: "marks" },
             data.marks.map((mark) =>
               h("li", { key: mark.mark, class: mark.state },
-                markLine(mark),
+                lineOf(mark),
                 boardAnswer(mark),
-                h("p", { class: "quiet small" }, `${mark.device} · ${mark.task} · ${moment(mark.at, now())}`))))
+                h("p", { class: "quiet small", key: "where" },
+                  [machineOf(mark), mark.device, mark.task, moment(mark.at, now())].filter(Boolean).join(" · ")),
+                h("p", { class: "quiet small input-line", key: "input" }, inputLine(mark.input)),
+                may("feedback")
+                  ? markButtons(mark, { correct: toggleCorrecting, isOpen: correcting === mark.mark, reveal })
+                  : null,
+                correcting === mark.mark && mark.can_correct
+                  ? h("div", { key: "choices" },
+                      choices(withWords(mark), {
+                        choose: (answer) => correct(mark, answer),
+                        find,
+                        onFind: (text) => {
+                          find = text;
+                          redraw();
+                        },
+                      }))
+                  : null)))
         : note("marks.none"));
   }
 
-  function markLine(mark) {
-    return h("p", null,
-      h("span", null,
-        t("marks.said", { answer: answerWords(mark.answer), who: mark.by ?? t("you") }),
-        " ",
-        h("span", { class: "quiet" }, stateWords(mark))),
-      " ",
-      mark.state === "waiting"
-        ? writeButton({ key: "undo", onclick: () => undo(mark) },
-            keys.areOn && mark === waiting() ? key("u") : null,
-            t("undo"))
-        : null);
+  function toggleCorrecting(mark) {
+    correcting = correcting === mark.mark ? null : mark.mark;
+    redraw();
+  }
+
+  function lineOf(mark) {
+    return markLine(mark, { undo, withKey: keys.areOn && mark === waiting() });
+  }
+
+  function lateNote() {
+    if (!late || now() > late.until) return null;
+    const first = data.marks.find((mark) => mark.key === late.key && mark.state !== "undone");
+    return h("p", { class: "trouble", role: "alert", key: "late" },
+      t("checks.late", { who: first?.by ?? t("somebody"), answer: answerWords(late.answer) }));
   }
 
   function needs() {
@@ -293,8 +342,7 @@ export function checksScreen({ route, redraw }) {
 }
 
 function titleOf(check) {
-  const named = MACHINE_FIELDS.map((name) => check.input?.[name]).find((value) => value != null);
-  return check.machine ?? check.topic ?? (named == null ? moment(check.at, now()) : plain(named));
+  return machineOf(check) ?? moment(check.at, now());
 }
 
 // What people said last of a task's unusual readings: only the same words again become a label one day.
@@ -309,28 +357,4 @@ function wordsFor(task, marks) {
 // Nobody can check an answer without its input.
 function canAnswer(check) {
   return check.input != null;
-}
-
-function stateWords(mark) {
-  if (mark.state === "waiting")
-    return t("mark.waiting", { length: duration(Math.max(0, Math.ceil(mark.sends_at - now()))) });
-  if (mark.state === "refused") return t("mark.refused", { why: mark.error ?? "" });
-  if (mark.state === "unanswered" && mark.error) return `${t("mark.unanswered")} ${mark.error}`;
-  return t(`mark.${mark.state}`);
-}
-
-function answerWords(answer) {
-  return typeof answer === "boolean"
-    ? t(answer ? "right" : "wrong")
-    : answer === "usual"
-      ? t("output.usual")
-      : plain(answer);
-}
-
-function boardAnswer(mark) {
-  if (mark.state !== "kept") return null;
-  if (mark.output == null) return h("p", { key: "said" }, t("marks.board_unsure"));
-  const score = mark.score == null ? "" : ` (${number(mark.score, 2)})`;
-  const verdict = mark.is_right == null ? "" : ` ${t(mark.is_right ? "mark.right" : "mark.wrong")}`;
-  return h("p", { key: "said" }, t("marks.board", { output: outputWords(mark.output) + score }), verdict);
 }

@@ -7,6 +7,8 @@ import { duration, has, moment, number, t, UNKNOWN } from "./words.js";
 export const isWall = new URLSearchParams(location.search).has("wall");
 export const LEVELS = ["missing", "offline", "stale", "critical", "degraded", "unknown", "starting", "draining", "stopped", "ok"];
 export const URGENT = ["missing", "offline", "stale", "critical"];
+// Fields of a reading that tell a person which machine it is from.
+const MACHINE_FIELDS = ["machine", "asset", "equipment"];
 const SHAPES = {
   missing: "■",
   critical: "■",
@@ -146,6 +148,12 @@ export function plain(value) {
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
+// Which machine a reading is from, as far as the board or the reading says so.
+export function machineOf(item) {
+  const named = MACHINE_FIELDS.map((name) => item.input?.[name]).find((value) => value != null);
+  return item.machine ?? item.topic ?? (named == null ? null : plain(named));
+}
+
 export function inputLine(input) {
   if (input == null) return t("input.unknown.short");
   if (typeof input !== "object") return String(input);
@@ -202,5 +210,6 @@ export function degradedWords(name) {
 // Why a write failed.
 export function troubleWords(error) {
   if (error.code === "login_again" || error.status === 401) return t("trouble.login");
+  if (has(`trouble.${error.code}`)) return t(`trouble.${error.code}`);
   return error.status ? error.message : t("trouble.server");
 }
