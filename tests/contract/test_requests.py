@@ -166,7 +166,9 @@ def test_unknown_task_is_answered_on_its_own_response_topic(site: Site) -> None:
     assert "triage" in reply["error"]["message"]
 
 
-def test_retained_request_is_never_answered(start_site: StartSite, connect: Connect, protocol: str) -> None:
+def test_a_retained_request_is_answered_when_it_is_new_and_its_copy_never(
+    start_site: StartSite, connect: Connect, protocol: str
+) -> None:
     topic = f"edgeai/v1/test/late{protocol[0]}/infer/triage/request"
     before = connect(protocol)
     before.publish(topic, {"input": "normal", "id": "old"}, retain=True)
@@ -176,6 +178,9 @@ def test_retained_request_is_never_answered(start_site: StartSite, connect: Conn
     if protocol == "3.1.1":  # at MQTT 5 the broker is told to keep such messages to itself
         site.client.publish(f"{site.base}/cmd/health", b"")
         site.client.wait_for(f"{site.base}/health", lambda health: health["mqtt"]["dropped"] == 1)
+    before.publish(topic, {"input": "normal", "id": "live"}, retain=True)
+    site.client.wait(site.response("triage"), count=2)
+    assert [message.json["id"] for message in site.client.on(site.response("triage"))] == ["new", "live"]
     before.publish(topic, b"", retain=True)
 
 
