@@ -45,11 +45,17 @@ def rows(
         return fail(f"tasks: should be one with `signals` (got {shown(task)})")
     try:
         logbook = {} if faults is None else read_faults(faults)
+        recorded = [row for table in tables for row in recorded_rows(config.state_dir, table)]
+        machines = {row["machine"] for row in recorded}
+        # A log of the whole plant has machines, and answers, of other tasks.
+        others = [table for table in config.signals if table not in tables] if logbook.keys() - machines else ()
+        of_others = {row["machine"] for table in others for row in recorded_rows(config.state_dir, table)} - machines
+        skipped = sorted(logbook.keys() & of_others)
+        logbook = {machine: intervals for machine, intervals in logbook.items() if machine not in of_others}
         answers = {fault.answer for intervals in logbook.values() for fault in intervals}
         for answer in sorted(answers | ({otherwise} if otherwise is not None else set())):
             if fault := config.tasks[task].row_fault(answer):
                 raise RowsError([fault])
-        recorded = [row for table in tables for row in recorded_rows(config.state_dir, table)]
     except RowsError as error:
         return fail("\n".join(error.faults))
     except OSError as error:
@@ -65,14 +71,16 @@ def rows(
     if faults is not None:
         kept = list(labelled(kept, logbook, margin_s=margin_s, otherwise=otherwise))
         left_out = len(recorded) - len(kept)
-    machines = {row["machine"] for row in recorded}
+    if skipped:
+        print(f"{faults}: skipped {_listed(skipped)}, of which other tables have readings", file=sys.stderr)
     if unknown := sorted(logbook.keys() - machines):
-        found = f"{faults}: no readings are recorded for {', '.join(map(shown, unknown))}"
+        found = f"{faults}: no readings are recorded for {_listed(unknown)}"
         if otherwise is not None:
             # The readings of a fault whose machine is mistyped would get the answer of the others.
             near = sorted({name for each in unknown for name in get_close_matches(each, machines, 3, 0.4)} or machines)
-            some = ", ".join(map(shown, near[:_MAX_NAMED]))
-            return fail(f"{found}, but for {some}; correct the names, or remove these lines: --else requires it")
+            return fail(
+                f"{found}, but for {_listed(near)}; correct the names, or remove these lines: --else requires it"
+            )
         print(found, file=sys.stderr)
     if not kept:
         return fail(f"no rows written: no reading is in an interval of {faults}; --else gives the others an answer")
@@ -89,6 +97,10 @@ def rows(
         if left_out:
             print(f"left out {left_out}: without an answer, or within {margin_s:g} s of a start or an end")
     return 0
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(shown, names[:_MAX_NAMED])) + (", …" if len(names) > _MAX_NAMED else "")
 
 
 def read_faults(path: Path) -> dict[str, list[Fault]]:

@@ -127,11 +127,11 @@ def test_a_line_that_cannot_be_read_is_named(edge_agent: EdgeAgent, text: str, w
     assert words in ended.stderr
 
 
-def record(folder: Path, ats: list[int], machine: str = "pump-7") -> None:
+def record(folder: Path, ats: list[int], machine: str = "pump-7", table: str = "pump") -> None:
     readings = [
-        Reading("pump", machine, "every", START + at, {"vib": {"last": float(at), "mean_1m": 1.0}}) for at in ats
+        Reading(table, machine, "every", START + at, {"vib": {"last": float(at), "mean_1m": 1.0}}) for at in ats
     ]
-    Recorder(folder / "state", "pump", 1.0).add(readings)
+    Recorder(folder / "state", table, 1.0).add(readings)
 
 
 def rows(edge_agent: EdgeAgent, *options: str) -> tuple[Ended, list[dict[str, Any]]]:
@@ -171,6 +171,20 @@ def test_a_mistyped_machine_does_not_make_its_fault_one_of_the_others(folder: Pa
     record(folder, [240], machine="pump7")
     ended, written = rows(edge_agent, "--faults", "faults.csv", "--else", "normal")
     assert ended.returncode == 0
+
+
+def test_a_log_of_the_whole_plant_may_have_machines_and_answers_of_other_tables(
+    folder: Path, edge_agent: EdgeAgent
+) -> None:
+    table = CONFIG[CONFIG.index("[signals.pump]") :].replace("signals.pump", "signals.line")
+    (folder / "config.toml").write_text(CONFIG + table, "utf-8")
+    record(folder, [0, 190])
+    record(folder, [0], machine="line-1", table="line")
+    book = "machine,from,to,answer\npump-7,2026-11-30T12:02:00Z,,worn\nline-1,2026-11-30T12:02:00Z,,jammed\n"
+    (folder / "faults.csv").write_text(book, "utf-8")
+    ended, written = rows(edge_agent, "--faults", "faults.csv", "--else", "normal")
+    assert (ended.returncode, [row["answer"] for row in written]) == (0, ["normal", "worn"])
+    assert 'faults.csv: skipped "line-1", of which other tables have readings' in ended.stderr
 
 
 def test_a_machine_without_readings_is_named_beside_the_json_object(folder: Path, edge_agent: EdgeAgent) -> None:
