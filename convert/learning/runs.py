@@ -36,47 +36,79 @@ def in_groups(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
         groups |= {id(row): row.group for row in task_rows if row.group is not None}
         ungrouped = [row for row in task_rows if row.group is None]
         are_all = len(ungrouped) == len(task_rows)
-        if are_all and (machines := _machines(task_rows)):
+        if are_all and _has_machines(task_rows):
             groups |= {id(row): row.machine or "" for row in task_rows}
-            alone = [label for label, names in machines.items() if len(names) < 2]
-            if alone:
-                notes.append(
-                    f"task {name}: {', '.join(map(shown, alone))}: rows of one machine alone, so a model that has not "
-                    "seen it never learns them; where groups within machines are known, name them in `group`"
-                )
-            continue
-        alike = _what_is_alike(ungrouped) if are_all else None
-        if not ungrouped or (are_all and alike is None):
-            continue
-        blocks = _blocks(ungrouped, _count_blocks(ungrouped))
-        groups |= {id(row): f"block {block}" for block, row in blocks}
-        order = "in time" if task_rows[0].time is not None else "in the file"
-        stand_in = f"{len({block for block, _ in blocks})} blocks of neighbours {order} stand in for groups"
-        if alike is None:
-            # Rows of a board come in runs, too, but are too few to show it.
-            notes.append(f"task {name}: {len(ungrouped)} of {len(task_rows)} rows have no group: {stand_in}")
-        else:
+        elif ungrouped:
+            sequences = _sequences(ungrouped)
+            alike = next(filter(None, map(_what_is_alike, sequences)), None) if are_all else None
+            # The newest rows are no fair choice if some answers are in files of their own.
+            if alike is not None or not are_all or (len(sequences) > 1 and ungrouped[0].time is not None):
+                blocks = [block for sequence in sequences for block in _blocks(sequence, _count_blocks(sequence))]
+                groups |= {id(row): f"block {number}" for number, block in enumerate(blocks) for row in block}
+                notes.append(f"task {name}: {_why_blocks(task_rows, ungrouped, alike, len(blocks))}")
+        grouped = [replace(row, group=groups.get(id(row))) for row in task_rows]
+        if alone := _alone(grouped):
+            what = "machine" if all(row.group == row.machine for row in grouped) else "group"
             notes.append(
-                f"task {name}: {alike} of neighbouring rows {order} are alike, so the rows are not independent: "
-                f"{stand_in}. A `group`, such as an episode, a batch or a day, is better where it is known"
+                f"task {name}: {', '.join(map(shown, alone))}: rows of one {what} alone, so a model that has not "
+                "seen it never learns them, and none of them counts as right; if they are of several episodes or days, "
+                "name these in `group`"
             )
     return [replace(row, group=groups.get(id(row))) for row in rows], notes
 
 
-def _machines(rows: Sequence[Row]) -> dict[str, set[str]]:
-    """The machines of each answer, if there are enough of them to hold whole ones out; otherwise none.
+def _why_blocks(rows: Sequence[Row], ungrouped: Sequence[Row], alike: str | None, count: int) -> str:
+    order = "in time" if rows[0].time is not None else "in the file"
+    stand_in = f"{count} blocks of neighbours {order} stand in for groups"
+    if alike is not None:
+        return (
+            f"{alike} of neighbouring rows {order} are alike, so the rows are not independent: "
+            f"{stand_in}. A `group`, such as an episode, a batch or a day, is better where it is known"
+        )
+    if len(ungrouped) < len(rows):
+        # Rows of a board come in runs, too, but are too few to show it.
+        return f"{len(ungrouped)} of {len(rows)} rows have no group: {stand_in}"
+    return f"some files have one answer only, so times do not say which rows to hold out: {stand_in}"
 
-    A model of usual readings is for the machines that it knows.
+
+def _sequences(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows that follow one another, whose blocks therefore say what a model meets next.
+
+    The rows of a file with one answer, such as usual readings, stand apart from those of others, and so do rows that
+    do not say their machine where others do. Otherwise one block might have all rows of a label.
     """
+    if not rows[0].task.config.choices or rows[0].task.config.has_own_model:
+        return [list(rows)]
+    answers = defaultdict[str, set[str]](set)
+    for row in rows:
+        answers[row.file].add(_label(row))
+    sequences = defaultdict[tuple[str, bool], list[Row]](list)
+    for row in rows:
+        sequences[row.file if len(answers[row.file]) == 1 else "", row.machine is None].append(row)
+    return list(sequences.values())
+
+
+def _alone(rows: Sequence[Row]) -> list[str]:
+    """The labels whose rows are all of one group."""
+    if rows[0].task.config.has_own_model or not rows[0].task.config.choices:
+        return []
+    groups = defaultdict[str, set[str | None]](set)
+    for row in rows:
+        groups[_label(row)].add(row.group)
+    return [label for label, names in groups.items() if len(names) == 1 and names != {None}]
+
+
+def _has_machines(rows: Sequence[Row]) -> bool:
+    """Whether there are enough machines to hold whole ones out. A model of usual readings is for those it knows."""
     if rows[0].task.config.has_own_model or any(row.machine is None for row in rows):
-        return {}
+        return False
     if len({row.machine for row in rows}) < MIN_MACHINES:
-        return {}
+        return False
     machines = defaultdict[str, set[str]](set)
     for row in rows:
         machines[_label(row)].add(row.machine or "")
     # With most answers of one machine alone, the figures would say nothing of the next reading of that machine.
-    return machines if sum(len(names) > 1 for names in machines.values()) * 2 > len(machines) else {}
+    return sum(len(names) > 1 for names in machines.values()) * 2 > len(machines)
 
 
 def sums_by_group(rows: Sequence[Row], values: Sequence[float]) -> list[tuple[float, int]]:
@@ -149,8 +181,8 @@ def _places(rows: Sequence[Row]) -> npt.NDArray[np.float64]:
     return np.array(columns, dtype=np.float64).T
 
 
-def _blocks(rows: Sequence[Row], count: int) -> list[tuple[int, Row]]:
-    """Each row with the number of its block: neighbouring rows of a machine.
+def _blocks(rows: Sequence[Row], count: int) -> list[list[Row]]:
+    """Neighbouring rows of a machine.
 
     In a file that is sorted by answer, a block has neighbours of each answer.
     """
@@ -159,11 +191,11 @@ def _blocks(rows: Sequence[Row], count: int) -> list[tuple[int, Row]]:
     is_sorted = _is_sorted(ordered)
     for row in ordered:
         by_answer.setdefault(_label(row) if is_sorted else "", []).append(row)
-    return [
-        (number * count // len(neighbours), row)
-        for neighbours in by_answer.values()
-        for number, row in enumerate(neighbours)
-    ]
+    blocks = defaultdict[int, list[Row]](list)
+    for neighbours in by_answer.values():
+        for number, row in enumerate(neighbours):
+            blocks[number * count // len(neighbours)].append(row)
+    return list(blocks.values())
 
 
 def _by_machine(rows: Sequence[Row]) -> list[Row]:

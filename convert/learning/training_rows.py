@@ -57,6 +57,10 @@ class Row:
         """The fields of the input that a model may read."""
         return {name: value for name, value in values_of(self.text).items() if name not in ROW_KEYS}
 
+    @property
+    def file(self) -> str:
+        return self.request.where.rpartition(":")[0]
+
     @cached_property
     def machine(self) -> str | None:
         """The machine that it is from; None if it does not say."""

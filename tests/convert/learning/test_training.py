@@ -168,6 +168,31 @@ def test_rows_without_a_group_beside_others_become_blocks_of_time(tmp_path: Path
     assert [group for group, _ in blocks] == sorted(f"block {number * 7 // 60}" for number in range(60))
 
 
+@pytest.mark.parametrize("step", [0.2, 1.0])
+@pytest.mark.parametrize("has_machine", [True, False])
+def test_faults_of_a_file_of_their_own_are_in_several_blocks(tmp_path: Path, step: float, *, has_machine: bool) -> None:
+    usual = [
+        row | {"answer": "calm"} | ({"machine": f"pump-{at % 3}"} if has_machine else {})
+        for at, row in enumerate(wandering(400, step=step))
+    ]
+    # The board's rows are later, and do not say their machine.
+    found = [row | {"ts": 1000 + at} for at, row in enumerate(in_episodes(80))]
+    (tmp_path / "usual.jsonl").write_text(as_text(usual), "utf-8")
+    read(tmp_path, as_text(found))
+    files = [tmp_path / "usual.jsonl", tmp_path / "rows.jsonl"]
+    rows, notes = in_groups(read_training_rows(files, read_tasks(tmp_path / "config.toml"))[0])
+    assert [" blocks of neighbours in time stand in for groups" in note for note in notes] == [True]
+    folds, _ = folds_of(rows, 0)
+    assert {row.answer for fold in folds for row in fold.held_out} == {*LABELS}
+    assert all({row.answer for row in fold.train} == {*LABELS} for fold in folds)
+
+
+def test_a_label_whose_rows_are_all_of_one_group_is_named(tmp_path: Path) -> None:
+    text = lines(100, group=lambda at: "last" if at % 10 >= 5 else at % 10)
+    [note] = in_groups(read(tmp_path, text))[1]
+    assert note.startswith('task sound: "loud": rows of one group alone')
+
+
 def test_rows_of_a_task_without_groups_are_spread_over_the_parts(tmp_path: Path) -> None:
     more = "".join(
         json.dumps({"task": "report", "input": f"a {at}", "answer": {"stop": True}}) + "\n" for at in range(9)
