@@ -28,7 +28,7 @@ $(VENV)/ready $(VENV)/demo-ready $(VENV)/train-ready: pyproject.toml
 	@touch $@
 
 demo: $(VENV)/demo-ready
-	$(BIN)/edge-agent demo
+	$(BIN)/edge-agent demo $(if $(WORK),--work $(WORK))
 
 # From labelled rows to right answers. PyTorch, which it installs, takes 3 GB.
 demo-train: $(VENV)/train-ready

@@ -384,8 +384,9 @@ def _range(value: dict[str, Any], low: str, high: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """As it stands in TOML; 20.0 as 20."""
-    return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value, ensure_ascii=False)
+    """As it stands in TOML; 20.0 as 20, but 1e+100 as it is."""
+    is_short = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+    return json.dumps(int(value) if is_short else value, ensure_ascii=False)
 
 
 def _cli() -> Iterator[str]:
