@@ -97,6 +97,20 @@ def test_a_drain_ends_although_its_state_cannot_be_published(monkeypatch: pytest
     assert agent._commands.is_stopped
 
 
+def test_the_log_says_that_a_state_has_reached_no_broker(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    agent = an_agent()
+    agent._status.publish_state(State.ONLINE, None)
+    connected(agent, monkeypatch)
+    agent._status.publish_state(State.DRAINING, "command")
+    told = [text for text in caplog.messages if text.startswith("state=")]
+    assert told == [
+        "state=online reason=None (no broker knows it yet: not connected)", "state=draining reason=command",
+    ]  # fmt: skip
+
+
 def connected(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> list[Publication]:
     """What the agent publishes from now on."""
     told: list[Publication] = []

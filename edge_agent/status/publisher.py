@@ -172,7 +172,8 @@ class StatusPublisher:
 
     def publish_state(self, state: State, reason: str | None) -> None:
         self._presence.state, self._presence.reason = state, reason
-        log.info("state=%s reason=%s", state.value, reason)
+        unseen = "" if self._connections.control.is_connected else " (no broker knows it yet: not connected)"
+        log.info("state=%s reason=%s%s", state.value, reason, unseen)
         self._connections.publish_if_connected(self._presence.birth())
 
     def publish_stopped(self) -> None:
