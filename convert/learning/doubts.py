@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..agent import ROW_KEYS, FieldTable, number_of, shown
+from ..agent import ROW_KEYS, ErrorCode, FieldTable, number_of, shown
 from ..errors import escaped
 from .outliers import code_text, has_decimal_comma, outliers_of
 from .report import FEW_ROWS
@@ -89,13 +89,21 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
             yield f"{name} is always {shown(values[0])}, so nothing is learnt from it"
         elif field in read.texts:
             yield from text_doubts(name, values)
-        elif codes := Counter(map(code_text, outliers_of(by_name[field], values))):
+        elif codes := _codes(outliers_of(by_name[field], values)):
             counts = [
                 f"{count} row{' has' if count == 1 else 's have'} {escaped(code)}"
                 for code, count in codes.most_common(_MAX_SHOWN_CODES)
             ]
             yield f"{name}: {', '.join(counts)}: an error code, or a state such as off?"
     yield from _contradictions(rows, has_labels=bool(read.labels))
+
+
+def _codes(outliers: Sequence[ErrorCode]) -> Counter[str]:
+    """How often each occurs, without fractions that only one row has: no sensor has such a code."""
+    counts = Counter(outliers)
+    return Counter(
+        {code_text(code): n for code, n in counts.items() if n > 1 or isinstance(code, str) or code.is_integer()}
+    )
 
 
 def comma_doubts(rows: Sequence[Row], numbers: Iterable[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import pytest
 
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Message, Publication
+from edge_agent.core.signal_tables import SignalsTable
 from edge_agent.signals.signal_table import new_table
 from edge_agent.tools.client import Client
 from edge_agent.tools.demo.broker import free_port
@@ -24,8 +25,8 @@ temp = { topic = "plant/+/temp", path = ["value"] }
 """
 
 
-def heard_of(*messages: tuple[str, str], **more: Any) -> list[Check]:
-    settings = config(TABLE).signals["pump"]
+def heard_of(*messages: tuple[str, str], settings: SignalsTable | None = None, **more: Any) -> list[Check]:
+    settings = settings or config(TABLE).signals["pump"]
     heard = Heard(settings, new_table("pump", settings))
     for topic, payload in messages:
         message = Message(topic=topic, payload=payload.encode(), qos=0, packet_id=0, received_at=0.0, **more)
@@ -77,6 +78,9 @@ def test_machines_that_lack_a_value_or_are_too_many_are_named() -> None:
         'signals.pump: "b" has no temp; "c" has no temp',
         'signals.pump: machines that are not followed: "d"',
     ]
+    optional = config(TABLE.replace("path", "optional = true, path")).signals["pump"]
+    (only,) = found(heard_of(*messages, settings=optional))
+    assert only == 'signals.pump: machines that are not followed: "d"'
 
 
 def test_fields_that_the_trained_model_misses_are_named() -> None:

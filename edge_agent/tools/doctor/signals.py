@@ -216,6 +216,7 @@ def _metric_checks(where: str, name: str, metric: str, heard: Heard, seconds: fl
 def _machine_checks(key: str, heard: Heard) -> Iterator[Check]:
     # A value that no machine has is reported by its own check.
     known = heard.arrived - heard.table.source.metric_faults.keys()
+    known -= {name for name, value in heard.config.values.items() if value.optional}
     lacking = [
         f"{shown(name)} has no {', '.join(missing)}"
         for name, machine in sorted(heard.table.machines.items())
