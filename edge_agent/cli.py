@@ -78,6 +78,10 @@ def _bus_options(default_config: Path | None = DEFAULT_PATH, *, has_device: bool
     return lambda to: add_bus_options(to, default_config, has_device=has_device)
 
 
+def _expect_option() -> _Option:
+    return _value("--expect FILE", "the boards to expect: an Ansible inventory, or a name per line", Path)
+
+
 def _group(*options: _Option, title: str | None = None) -> _Option:
     """Options under a title; without one, options that exclude each other."""
 
@@ -417,7 +421,7 @@ def _signals(options: argparse.Namespace) -> int:
     _flag("--once", "a snapshot; the default without a terminal"),
     _flag("--json", "a snapshot as a JSON object"),
     _value("--wait S", "seconds that a snapshot may take (default: %(default)s)", _SECONDS, default=5.0),
-    _value("--expect FILE", "the boards to expect: an Ansible inventory, or a name per line", Path),
+    _expect_option(),
     _bus_options(has_device=False),
 )
 def _watch(options: argparse.Namespace) -> int:
@@ -427,14 +431,11 @@ def _watch(options: argparse.Namespace) -> int:
     Exit codes: 0 ended, or each board of a snapshot is ok, 1 no broker, or a snapshot without a board, 2 a board of a
     snapshot is missing, offline, stale or critical, 3 one is in any other state, 64 usage, 78 bad configuration.
     """
-    from edge_agent.tools.watch.expected import expected_boards
+    from edge_agent.tools.watch.expected import expected_of
     from edge_agent.tools.watch.watch import watch
 
     bus = bus_of(options)
-    try:
-        expected = [] if options.expect is None else expected_boards(options.expect, bus.site)
-    except (OSError, ValueError) as error:
-        raise OptionError(f"--expect: {options.expect}: {error}") from error
+    expected = expected_of(options.expect, bus.site)
     once = {"is_once": options.once, "as_json": options.json, "wait_s": options.wait}
     return watch(bus.mqtt, bus.site, expected=expected, **once)
 
@@ -467,9 +468,11 @@ def _watch(options: argparse.Namespace) -> int:
     ),
     _value(
         "--data DIR",
-        "keeps the journal of the last 90 days (default: edge-agent/web/SITE in $XDG_STATE_HOME or ~/.local/state)",
+        "keeps the journal of the last 90 days, open checks and known boards "
+        "(default: edge-agent/web/SITE in $XDG_STATE_HOME or ~/.local/state)",
         Path,
     ),
+    _expect_option(),
     _flag("--public-view", "shows the screens without a login; writing still needs one"),
     _group(
         _value(

@@ -6,7 +6,7 @@ One lock guards all of it. Nobody waits for anything while holding it, and HTTP 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.messages import Publication
@@ -18,6 +18,7 @@ from edge_agent.web.answers import Answers
 from edge_agent.web.boards import Boards
 from edge_agent.web.check_file import CheckFile
 from edge_agent.web.journal import Entry, Journal
+from edge_agent.web.known import KnownBoards
 from edge_agent.web.parts import Part
 from edge_agent.web.recorders import ChangeRecorder, EventRecorder
 from edge_agent.web.signals import Signals
@@ -25,7 +26,7 @@ from edge_agent.web.signals import Signals
 log = logging.getLogger(__name__)
 
 MAX_BOARDS = 1000
-SILENT_LEVELS = (BoardLevel.OFFLINE, BoardLevel.STALE, BoardLevel.STOPPED)
+SILENT_LEVELS = (BoardLevel.MISSING, BoardLevel.OFFLINE, BoardLevel.STALE, BoardLevel.STOPPED)
 _TURN_S = 0.1
 _TICK_S = 0.25
 _ROWS_S = 0.5
@@ -42,10 +43,16 @@ class Live:
 
     Args:
         failed: Called in the bus thread if an error ends it.
+        expected: Boards that are shown even if nothing was ever heard of them.
     """
 
     def __init__(
-        self, mqtt: MqttConfig, site: str, journal: Journal, failed: Callable[[], object] = lambda: None
+        self,
+        mqtt: MqttConfig,
+        site: str,
+        journal: Journal,
+        failed: Callable[[], object] = lambda: None,
+        expected: Iterable[str] = (),
     ) -> None:
         self.lock = threading.Lock()
         self.root, self.site = mqtt.root, site
@@ -56,7 +63,8 @@ class Live:
         self.signals = Signals(self.root, site, self.rows)
         self.answers = Answers(self.root, site, self.rows)
         self._check_file = CheckFile(journal.folder / "checks.json")
-        self._feed = Feed(mqtt, site, program="web", max_boards=MAX_BOARDS)
+        self._known = KnownBoards(journal.folder / "boards.json")
+        self._feed = Feed(mqtt, site, program="web", max_boards=MAX_BOARDS, expected=expected)
         self._recorder = ChangeRecorder(journal)
         self._parts: list[Part] = [EventRecorder(self.root, site, self.rows, journal), self.signals, self.answers]
         self._failed = failed
@@ -131,6 +139,7 @@ class Live:
     def _run(self) -> None:
         try:
             self._recorder.restore()
+            self._feed.remember(self._known.read(time.time()))
             with self.lock:
                 self.answers.restore_checks(self._check_file.read())
             with self._feed.client:
@@ -159,9 +168,13 @@ class Live:
                     self._update_rows(now, wall)
             if now >= next_save:
                 next_save = now + _SAVE_S
-                self._check_file.save(self.answers.kept_checks)
+                self._save()
         self._stop_parts()
+        self._save()
+
+    def _save(self) -> None:
         self._check_file.save(self.answers.kept_checks)
+        self._known.save()
 
     def _stop_parts(self) -> None:
         with self.lock:
@@ -212,6 +225,7 @@ class Live:
         if len(rows) < len(self.rows) and not is_settled:
             return
         self.take_rows(rows, wall, is_first=not self._has_settled)
+        self._known.update(rows, wall)
         if is_settled:
             self._has_settled = True
             self._recorder.update(rows, wall, gets_retained=self._feed.gets_retained)

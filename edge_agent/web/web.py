@@ -10,7 +10,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import uvicorn
@@ -21,6 +21,7 @@ from edge_agent.core.state_lock import StateInUseError, locked
 from edge_agent.core.terminal import fail
 from edge_agent.core.wording import file_fault, printable, shown, shown_path
 from edge_agent.tools.bus import Bus, OptionError
+from edge_agent.tools.watch.expected import expected_of
 from edge_agent.web.guard import MAX_HEADER_BYTES, Endpoint, Network, address_of, host_name
 from edge_agent.web.journal import Journal, default_folder
 from edge_agent.web.live import Live
@@ -43,6 +44,7 @@ def web(options: argparse.Namespace, bus: Bus) -> int:
     """Serves the page until it is stopped. Returns the exit code. Raises OptionError."""
     endpoint, port = endpoint_of(options)
     users = _users_of(options)
+    expected = expected_of(options.expect, bus.site)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", handlers=[BoundedHandler(sys.stderr)])
     # uvicorn warns about every request that is not HTTP; `server` logs our own failures.
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
@@ -53,13 +55,19 @@ def web(options: argparse.Namespace, bus: Bus) -> int:
         return fail(f"--data: {shown_path(folder)} cannot be created: {error.strerror}")
     try:
         with locked(folder):
-            return _listen(options, bus, endpoint, port, users, Journal(folder))
+            return _listen(options, bus, endpoint, port, users, Journal(folder), expected)
     except StateInUseError:
         return fail(f"--data: {shown_path(folder)} is in use by another process: each needs its own")
 
 
 def _listen(
-    options: argparse.Namespace, bus: Bus, endpoint: Endpoint, port: int, users: Users | None, journal: Journal
+    options: argparse.Namespace,
+    bus: Bus,
+    endpoint: Endpoint,
+    port: int,
+    users: Users | None,
+    journal: Journal,
+    expected: Iterable[str],
 ) -> int:
     try:
         family = socket.AF_INET6 if endpoint.listens_on.version == 6 else socket.AF_INET
@@ -67,7 +75,7 @@ def _listen(
     except OSError as error:
         return fail(f"cannot listen on {options.listen}: {error.strerror}")
     with listener:
-        return asyncio.run(_serve(options, bus, endpoint, users, journal, listener))
+        return asyncio.run(_serve(options, bus, endpoint, users, journal, expected, listener))
 
 
 def _users_of(options: argparse.Namespace) -> Users | None:
@@ -162,6 +170,7 @@ async def _serve(
     endpoint: Endpoint,
     users: Users | None,
     journal: Journal,
+    expected: Iterable[str],
     listener: socket.socket,
 ) -> int:
     loop = asyncio.get_running_loop()
@@ -173,7 +182,9 @@ async def _serve(
         server.should_exit = True
 
     # Called in the bus thread.
-    live = Live(bus.mqtt, bus.site, journal, lambda: loop.call_soon_threadsafe(lambda: stop(failed=True)))
+    live = Live(
+        bus.mqtt, bus.site, journal, lambda: loop.call_soon_threadsafe(lambda: stop(failed=True)), expected=expected
+    )
     sessions = Sessions(users, is_public=options.public_view, is_secure=endpoint.is_secure)
     app = application(live, endpoint, sessions)
     server = _Server(_config(app, options.web_cert_file, options.web_key_file))

@@ -87,6 +87,12 @@ def test_boards_of_a_real_broker_are_shown_and_a_lost_broker_is_said(tmp_path: P
         assert time.monotonic() - lost < 5
         assert page.changes()["order"] == ["press-04"]
         assert page.journal() == ["broker-lost", "broker-back", "broker-lost", "page-started"]
+    expected = tmp_path / "expected.txt"
+    expected.write_text("press-04\npress-05\n", "utf-8")
+    with Mosquitto(tmp_path, port), web(tmp_path, port, "--expect", expected) as page:
+        # The board died with a broker that has forgotten it, and the page knows it all the same.
+        wait_until(lambda: page.changes()["counts"] == {"missing": 1, "unknown": 1}, "both boards are shown")
+        assert page.changes()["order"] == ["press-05", "press-04"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -228,6 +234,7 @@ def test_a_proxy_needs_users_even_on_this_machine(refused: Any) -> None:
         (("--web-key-file", __file__), "--web-key-file: requires --web-cert-file"),
         (("--web-cert-file", "/nowhere"), "--web-cert-file: should be a file that can be read"),
         (("--users", "/nowhere"), "--users: should be a file that can be read"),
+        (("--expect", "/nowhere"), "--expect: /nowhere: "),
         (("--users", __file__), "--users: should be a file that `edge-agent web user add` wrote"),
         (("--public-view",), "--public-view: requires --users"),
         (("user", "list"), "--users: required"),

@@ -5,9 +5,18 @@ from pathlib import Path
 
 from edge_agent.core.topics import NAME_PATTERN
 from edge_agent.core.wording import shown
+from edge_agent.tools.bus import OptionError
 
 _RANGE = re.compile(r"\[(\d+):(\d+)\]")
 _MAX_BOARDS = 10_000
+
+
+def expected_of(path: Path | None, site: str) -> list[str]:
+    """The boards that `--expect` names; none without it. Raises OptionError."""
+    try:
+        return [] if path is None else expected_boards(path, site)
+    except (OSError, ValueError) as error:
+        raise OptionError(f"--expect: {path}: {error}") from error
 
 
 def expected_boards(path: Path, site: str) -> list[str]:

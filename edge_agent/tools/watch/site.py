@@ -100,6 +100,10 @@ class Site:
         for board in self._boards.values():
             board.on_connected(now, now if heard_until is None else heard_until)
 
+    def remember(self, device: str, now: float, age_s: float) -> None:
+        """Keeps a board that an earlier process heard this long ago."""
+        self._boards[device] = WatchedBoard(device, now, heard_at=now - age_s)
+
     def receive(self, message: Message, wall: float) -> bool:
         """Takes a message that came at `wall`, in seconds since 1970; False if it is of no board of this site."""
         if not any(wildcard_values(pattern, message.topic) for pattern in self.filters):
@@ -150,7 +154,7 @@ class Site:
 class WatchedBoard:
     """What one board has published, by the end of the topic."""
 
-    def __init__(self, device: str, now: float) -> None:
+    def __init__(self, device: str, now: float, heard_at: float | None = None) -> None:
         self._device = device
         self._first_at = now
         self._documents: dict[str, Document] = {}
@@ -158,7 +162,7 @@ class WatchedBoard:
         # The message with the health, and how old it was then by its own time.
         self._health_message: Message | None = None
         self._age_at_receipt_s: float | None = None
-        self._heard_at = now
+        self._heard_at = now if heard_at is None else heard_at
         # Since when it has its level, which it had at the first look if there is no time.
         self._level: BoardLevel | None = None
         self._level_since: float | None = None
@@ -312,7 +316,7 @@ class WatchedBoard:
             yield f"last heard {duration(now - self._heard_at)} ago, and its broker has lost what it said"
             return
         if level is BoardLevel.UNKNOWN and self._is_awaited(heard_until):
-            yield "not heard yet since the broker is back"
+            yield "not heard yet on this connection to the broker"
             return
         state = self._documents.get("state", {})
         if not state and "state" not in self._faults:

@@ -11,7 +11,7 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -100,6 +100,11 @@ class Feed:
 
     def settle(self) -> None:
         self._site.settle()
+
+    def remember(self, ages_s: Mapping[str, float]) -> None:
+        """Keeps boards that were heard so many seconds ago, before this process."""
+        for device, age_s in ages_s.items():
+            self._site.remember(device, time.monotonic(), age_s)
 
     @property
     def is_full(self) -> bool:

@@ -211,12 +211,22 @@ def test_a_board_is_kept_when_its_broker_comes_back_without_it(bus: Bus) -> None
     bus.site.on_connected(1100.0)
     assert [row.device for row in bus.site.rows(1100.0)] == ["board1"]
     # It may have to connect again, too, so it is not offline yet, and no journal says so.
-    assert (bus.row(104).level, bus.row(104).why) == (BoardLevel.UNKNOWN, ("not heard yet since the broker is back",))
+    awaited = (BoardLevel.UNKNOWN, ("not heard yet on this connection to the broker",))
+    assert (bus.row(104).level, bus.row(104).why) == awaited
     row = bus.row(121)
     assert (row.level, row.alarms, row.model) == (BoardLevel.OFFLINE, (), "qwen2.5-0.5b")
     assert row.why == ("last heard 2 min ago, and its broker has lost what it said",)
     online(bus, 125)
     assert bus.level(126) is BoardLevel.OK
+
+
+def test_a_board_that_an_earlier_process_heard_is_kept_until_it_is_removed(bus: Bus) -> None:
+    bus.site.remember("board1", 1000.0, 600.0)
+    bus.site.on_connected(1000.0)
+    assert (bus.level(5), bus.level(20)) == (BoardLevel.UNKNOWN, BoardLevel.OFFLINE)
+    assert bus.row(21).why == ("last heard 10 min ago, and its broker has lost what it said",)
+    bus.say(30, "state", b"")
+    assert bus.devices(31) == []
 
 
 def test_a_board_is_silent_only_as_far_as_the_broker_was_not(bus: Bus) -> None:

@@ -1,0 +1,42 @@
+"""The boards that the page has heard, for its next process: a broker that comes back may have forgotten a dead one."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from edge_agent.tools.watch.site import Row
+from edge_agent.web.journal import MAX_DAYS
+from edge_agent.web.kept_file import KeptFile
+
+_DAY_S = 86_400
+_MAX_FILE_BYTES = 1_000_000
+
+
+class KnownBoards:
+    """When each was last heard, in seconds since 1970. Only the bus thread uses it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = KeptFile(path, "known boards", _MAX_FILE_BYTES)
+        self._heard_at: dict[str, float] = {}
+
+    def read(self, wall: float) -> dict[str, float]:
+        """How long ago each was heard, unless it was removed or silent for as long as the journal reaches back."""
+        self._heard_at = self._file.read(_times, {})
+        ages_s = {device: max(0.0, wall - at) for device, at in self._heard_at.items()}
+        return {device: age_s for device, age_s in ages_s.items() if age_s < MAX_DAYS * _DAY_S}
+
+    def update(self, rows: Iterable[Row], wall: float) -> None:
+        """Takes all boards there are. Only those that said their state count, so not any that are merely expected."""
+        before = self._heard_at
+        self._heard_at = {
+            row.device: before.get(row.device, wall) if row.health_age_s is None else wall - row.health_age_s
+            for row in rows
+            if row.state or row.device in before
+        }
+
+    def save(self) -> None:
+        self._file.save({device: round(at) for device, at in self._heard_at.items()})
+
+
+def _times(document: Any) -> dict[str, float]:
+    return {str(device): float(at) for device, at in document.items()}
