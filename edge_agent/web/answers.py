@@ -43,6 +43,8 @@ _MAX_EXAMPLES, _MAX_EXAMPLE_BYTES = 2000, 8_000
 _HEAD_BYTES = 1024
 _DEVICE, _TASK = (re.compile(rb'"%s":\s*"([A-Za-z0-9_-]{1,64})"' % name) for name in (b"device", b"task"))
 _NAME = re.compile(NAME_PATTERN)
+# Fields of a reading that tell a person which machine it is from; `widgets.js` knows the same.
+_MACHINE_FIELDS = ("machine", "asset", "equipment")
 _KINDS_WITH_FEEDBACK = {name for name, kind in KINDS.items() if kind.takes_feedback}
 
 
@@ -77,6 +79,11 @@ class Answer:
     """The newest mark given here, unless it was undone."""
     is_hidden: bool = False
     """Whether the output is still hidden although the board has kept a mark, which can be corrected until then."""
+
+    @property
+    def number(self) -> int:
+        """Its number among those that came since this process was started."""
+        return int(self.key.rsplit("-", 1)[1])
 
     def document(self) -> Document:
         """The parsed reply; empty for a bare output."""
@@ -119,6 +126,35 @@ class _Origin:
     device: str | None
     task: str | None
     is_reply_topic: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which answers a viewer wants to see."""
+
+    device: str | None = None
+    task: str | None = None
+    machine: str | None = None
+    """Part of a machine's name, in upper or lower case, or of the topic of its reading."""
+
+    def takes(self, answer: Answer) -> bool:
+        if self.device not in (None, answer.device) or self.task not in (None, answer.task):
+            return False
+        return self.machine is None or self._is_from_machine(answer, self.machine.casefold())
+
+    @staticmethod
+    def _is_from_machine(answer: Answer, name: str) -> bool:
+        # Most answers are told apart without parsing them.
+        if name.isascii() and name.encode() not in answer.topic.encode().lower() + answer.payload.lower():
+            return False
+        document = answer.document()
+        fields = object_at(document, "input")
+        names = (
+            text_at(document, "machine"),
+            text_at(document, "topic") if document else answer.topic,
+            *(str(fields[field]) for field in _MACHINE_FIELDS if field in fields),
+        )
+        return any(name in each.casefold() for each in names if each is not None)
 
 
 _Identity = tuple[str, str, str, str | None]
@@ -328,12 +364,12 @@ class Answers(Part):
         is_open = answer.is_check and (answer.is_hidden or not answer.is_closed)
         return is_open and text_at(self.task_of(answer), "kind") != "unusual"
 
-    def _open_checks(self, *, device: str | None = None, task: str | None = None) -> Iterator[tuple[Answer, Document]]:
+    def _open_checks(self, wanted: Wanted = Wanted()) -> Iterator[tuple[Answer, Document]]:
         """The checks that a person can answer here, oldest first, with what `info` says about their tasks."""
         for answer in self._checks.values():
             if answer.is_closed or answer.is_retained or answer.mark is not None:
                 continue
-            if device not in (None, answer.device) or task not in (None, answer.task):
+            if not wanted.takes(answer):
                 continue
             if text_at(self.task_of(answer), "kind") in _KINDS_WITH_FEEDBACK and b'"input"' in answer.payload:
                 yield answer, self.task_of(answer)
@@ -342,15 +378,15 @@ class Answers(Part):
         """How many checks of a board people could answer at the last tick."""
         return sum(count for (each, _), count in self._open.items() if each == device)
 
-    def checks(self, device: str | None, task: str | None, limit: int, by: str | None = None) -> Document:
+    def checks(self, wanted: Wanted, limit: int, by: str | None = None) -> Document:
         """The answer to `GET /api/v1/checks`; `by` is who asks."""
-        offered = list(self._open_checks(device=device, task=task))
+        offered = list(self._open_checks(wanted))
         checks = [self._check_json(*each) for each in offered[: min(limit, MAX_CHECKS)]]
         return {
             "open": len(offered),
             "checks": checks,
             "marks": [self.mark_document(mark) for mark in self._newest_marks(by)],
-            "needs": self._needs(device, task),
+            "needs": self._needs(wanted.device, wanted.task),
             "reason": None if checks else self._reason(),
         }
 
@@ -455,13 +491,22 @@ class Answers(Part):
             return None
         return "no answer has arrived since this page was started; may the account `web` read the topics of answers?"
 
-    def rows(self, device: str | None, task: str | None) -> Document:
-        """The answer to `GET /api/v1/answers`: the newest first. `cursor` counts all that ever came."""
-        newest = (
-            answer for answer in reversed(self._ring) if device in (None, answer.device) and task in (None, answer.task)
-        )
-        rows = [self._row(answer) for answer in islice(newest, MAX_ROWS)]
-        return {"cursor": self._count, "rows": rows, "reason": self._silence()}
+    def rows(self, wanted: Wanted, before: int | None = None) -> Document:
+        """The answer to `GET /api/v1/answers`: the newest first. `cursor` counts all that ever came.
+
+        Args:
+            before: Only answers that came before the one with this number.
+        """
+        newest = (answer for answer in reversed(self._ring) if before is None or answer.number < before)
+        found = (answer for answer in newest if wanted.takes(answer))
+        shown = list(islice(found, MAX_ROWS))
+        has_older = next(found, None) is not None
+        return {
+            "cursor": self._count,
+            "rows": [self._row(answer) for answer in shown],
+            "older": shown[-1].number if has_older else None,
+            "reason": self._silence(),
+        }
 
     def _row(self, answer: Answer) -> Document:
         document, task = answer.document(), self.task_of(answer)

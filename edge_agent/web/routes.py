@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from edge_agent.core.topics import is_name
 from edge_agent.tools.watch.site import BoardLevel, Document, text_at
-from edge_agent.web.answers import MAX_CHECKS, Answers, Mark
+from edge_agent.web.answers import MAX_CHECKS, Answers, Mark, Wanted
 from edge_agent.web.ask import Requests
 from edge_agent.web.boards import escaped, labels_of
 from edge_agent.web.feedback import Feedback
@@ -29,10 +29,10 @@ def answer_routes(live: Live) -> list[Route]:
     def checks(request: Request) -> Document:
         limit = count_in_query(request, "limit")
         limit = _DEFAULT_CHECKS if limit is None else min(limit, MAX_CHECKS)
-        return answers.checks(*_device_and_task(request), limit, author_of(request, request.query_params.get("by")))
+        return answers.checks(_wanted(request), limit, author_of(request, request.query_params.get("by")))
 
     def rows(request: Request) -> Document:
-        return answers.rows(*_device_and_task(request))
+        return answers.rows(_wanted(request), count_in_query(request, "before"))
 
     def tasks(_request: Request) -> Document:
         return {"targets": _targets_of(live, answers)}
@@ -107,5 +107,6 @@ def _targets_of(live: Live, answers: Answers) -> list[Document]:
     ]
 
 
-def _device_and_task(request: Request) -> tuple[str | None, str | None]:
-    return request.query_params.get("device") or None, request.query_params.get("task") or None
+def _wanted(request: Request) -> Wanted:
+    query = request.query_params
+    return Wanted(**{name: query.get(name) or None for name in ("device", "task", "machine")})

@@ -383,8 +383,8 @@ def openapi() -> dict[str, Any]:
         "/journal": {
             "get": operation(query(**{"from": text}, to=number, device=text, what=text, limit=text, format=text))
         },
-        "/checks": {"get": operation(query(task=text, device=text, limit=number))},
-        "/answers": {"get": operation(query(after=text, task=text, device=text))},
+        "/checks": {"get": operation(query(task=text, device=text, machine=text, by=text, limit=number))},
+        "/answers": {"get": operation(query(before=text, task=text, device=text, machine=text))},
         "/tasks": {"get": operation([])},
         "/login": {"post": operation([], user=text, password=anything)},
         "/logout": {"post": operation([], any=anything)},

@@ -466,6 +466,32 @@ def test_viewers_get_the_twenty_newest_and_how_many_came_meanwhile() -> None:
     assert len(bench.rows(task="triage", device="press-04")) == 20
 
 
+def test_older_answers_are_found_page_by_page() -> None:
+    bench = Bench()
+    for number in range(45):
+        bench.reply(number=number)
+    bench.reply("hours", number="other")
+    pages = [bench.browser.get("/api/v1/answers", params={"task": "triage"}).json()]
+    while pages[-1]["older"] is not None:
+        query = {"task": "triage", "before": pages[-1]["older"]}
+        pages.append(bench.browser.get("/api/v1/answers", params=query).json())
+    assert [row["id"] for page in pages for row in page["rows"]] == [*range(44, -1, -1)]
+
+
+def test_the_answers_and_checks_of_a_machine_are_found_by_a_part_of_its_name() -> None:
+    bench = Bench()
+    bench.hear("plant/pump-7/label", b"normal")
+    named: list[dict[str, Any]] = [
+        {"machine": "Pump-7"}, {"reading_topic": "plant/pump-7/x"}, {"input": {"asset": "PUMP-7"}},
+        {"machine": "pump-8", "degraded": ["pump-7"]}, {},
+    ]  # fmt: skip
+    for number, fields in enumerate(named):
+        bench.audit(number=number, **fields)
+    assert [row["id"] for row in bench.rows(machine="pump-7")] == [2, 1, 0, None]
+    assert [check["id"] for check in bench.checks(machine="Ump-7")["checks"]] == [0, 1, 2]
+    assert bench.checks(machine="pump-9", task="triage", device="press-04")["open"] == 0
+
+
 def test_only_the_newest_answers_are_kept_and_audits_apart_from_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "MAX_ANSWERS", 10)
     bench = Bench()

@@ -307,10 +307,16 @@ def test_who_answers_second_is_told_so(world: World) -> None:
         expect(notice).to_be_visible()
 
 
-def test_what_is_said_of_another_answer_is_shown_and_taken_back_there(world: World, view: Page) -> None:
+def test_an_answer_is_found_by_its_machine_and_what_is_said_of_it_is_taken_back_there(world: World, view: Page) -> None:
     world.open(view, f"answers?device={FINE[1]}")
-    world.stage.site.answer(FINE[1], input={"vibration_mm_s": 9.5}, output=LABELS[0])
-    row = view.locator(".answers-list li", has_text="9.5").first
+    for number in range(21):
+        world.stage.site.answer(FINE[1], input={"vibration_mm_s": 9.5}, output=LABELS[0], machine=f"M{number}")
+    view.get_by_role("link", name="Older").click()
+    expect(view.locator(".answers-list li").first).not_to_contain_text("M20")
+    view.get_by_role("combobox", name="Machine", exact=True).fill("m20")
+    view.keyboard.press("Enter")
+    row = view.locator(".answers-list li")
+    expect(row).to_have_count(1)
     row.get_by_role("button", name="Other").click()
     row.locator(".choice", has_text=LABELS[2]).click()
     expect(row).to_contain_text(f"You: {LABELS[2]}.")

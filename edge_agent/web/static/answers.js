@@ -15,6 +15,8 @@ import {
   inputLine,
   isHeld,
   link,
+  machineFilter,
+  machineOf,
   note,
   outputWords,
   roleNote,
@@ -36,14 +38,19 @@ export function answersScreen({ route, redraw }) {
   let failed = null;
   let last = null; // The newest mark given here, for its undo.
   const tasks = new Set();
+  const machines = new Set();
 
   const answers = poller({
     everyMs: AGAIN_AFTER_MS,
-    ask: () => get("answers", Object.fromEntries(route().values)),
+    ask: async () => {
+      const { hash, values } = route();
+      return { hash, ...(await get("answers", Object.fromEntries(values))) };
+    },
     take: (answer) => {
       answer.rows.forEach((row) => row.task && tasks.add(row.task));
+      answer.rows.map(machineOf).forEach((name) => name && machines.add(name));
       // How many came since the last time and are not among the newest; of a choice of answers nobody counts that.
-      const isChoice = route().values.has("task") || route().values.has("device");
+      const isChoice = route().values.size > 0;
       answer.missed = newest == null || isChoice ? 0 : Math.max(0, answer.cursor - newest.cursor - answer.rows.length);
       newest = answer;
       const marks = new Map(newest.rows.map((row) => [row.key, row.mark]));
@@ -88,16 +95,16 @@ export function answersScreen({ route, redraw }) {
   function view() {
     answers.refreshIfDue(route().hash);
     keys.setKeys({ u: () => waiting() && undo(waiting()) });
-    const isOther = shownFor !== route().hash;
+    const isOther = shownFor !== newest?.hash;
     const isStill = (isHeld(LIST) || open) && rows.length && !isOther;
     if (newest && !isStill) take();
-    shownFor = route().hash;
     const newer = isStill ? newest.rows.filter((row) => !rows.some((one) => one.key === row.key)).length : 0;
     return [
       h("h1", { tabindex: "-1", key: "title" }, t("tab.answers")),
       h("div", { class: "filters", key: "filters" },
         filter("task", tasks),
-        filter("device", live.boards.keys())),
+        filter("device", live.boards.keys()),
+        machineFilter({ route, names: machines })),
       !may("feedback") ? roleNote("feedback") : null,
       h("div", { class: "resort", key: "resort" },
         newer
@@ -118,12 +125,26 @@ export function answersScreen({ route, redraw }) {
         ? note(answers.trouble ? "trouble.server" : "waiting")
         : rows.length
           ? h("ol", { class: "answers-list", key: "list" }, rows.map(line))
-          : h("p", { class: "note", key: "none" }, newest.reason ?? t("answers.none")),
+          : h("p", { class: "note", key: "none" }, newest.reason ?? t(route().values.size ? "answers.none_found" : "answers.none")),
+      rows.length ? ages() : null,
       waiting() ? h("div", { class: "last", key: "last" }, markLine(waiting(), { undo, withKey: keys.areOn })) : null];
   }
 
   function take() {
-    rows = newest.rows;
+    ({ rows, hash: shownFor } = newest);
+  }
+
+  // To older answers, as far back as the server keeps them, and back.
+  function ages() {
+    const address = (before) => {
+      const values = new URLSearchParams(route().values);
+      values.delete("before");
+      if (before != null) values.set("before", before);
+      return values.size ? `answers?${values}` : "answers";
+    };
+    return h("p", { class: "buttons", key: "ages" },
+      route().values.has("before") ? link(address(null), { class: "button", key: "newest" }, t("answers.newest")) : null,
+      newest.older == null ? null : link(address(newest.older), { class: "button", key: "older" }, t("answers.older")));
   }
 
   function line(row) {
@@ -133,7 +154,7 @@ export function answersScreen({ route, redraw }) {
         " ",
         row.device ? link(boardAddress(row.device), {}, row.device) : null,
         " ",
-        h("span", { class: "quiet" }, [row.task, row.machine].filter(Boolean).join(" · "))),
+        h("span", { class: "quiet" }, [row.task, machineOf(row)].filter(Boolean).join(" · "))),
       h("p", { class: "output" },
         h("b", null,
           row.is_open_audit ? t(row.mark ? "answers.hidden" : "answers.open_audit") : row.error ? errorWords(row) : outputWords(row.output)),

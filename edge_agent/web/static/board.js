@@ -7,6 +7,7 @@ import { ageOf, live, may } from "./live.js";
 import { signedBy } from "./author.js";
 import {
   alarmAdvice,
+  checkAddress,
   figure,
   levelMark,
   link,
@@ -151,6 +152,7 @@ function tasks(all, board) {
                 h("span", { class: "quiet" }, has(`kind.${task.kind}`) ? t(`kind.${task.kind}`) : (task.kind ?? ""))),
               h("p", { class: "accuracy" }, accuracyWords(task, board)),
               h("p", { class: "buttons" },
+                board.open_checks ? link(checkAddress(board.device, task.name), { key: "check", class: "button" }, t("tab.check")) : null,
                 link(`answers?task=${encodeURIComponent(task.name)}&device=${encodeURIComponent(board.device)}`,
                   { key: "answers", class: "button" },
                   t("tab.answers")),

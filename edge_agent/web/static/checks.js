@@ -5,15 +5,18 @@ import { promiseWords } from "./board.js";
 import { choices, key, labelsOf } from "./choices.js";
 import { h } from "./dom.js";
 import * as keys from "./keys.js";
-import { ageOf, isOld, may, now } from "./live.js";
+import { ageOf, isOld, live, may, now } from "./live.js";
 import { nameField, signedBy } from "./author.js";
 import { answerWords, boardAnswer, isMine, markButtons, markLine, noteGiven } from "./marks.js";
 import {
+  addressFilter,
   boardAddress,
   button,
+  checkAddress,
   inputLine,
   inputView,
   link,
+  machineFilter,
   machineOf,
   note,
   plain,
@@ -42,6 +45,8 @@ export function checksScreen({ route, redraw }) {
   let failed = null; // The mark that could not be sent, and why.
   let late = null; // The answer to a check that somebody else had just answered.
   let correcting = null; // The mark whose correction is being chosen.
+  const tasks = new Set();
+  const machines = new Set();
   const skipped = new Set(); // Checks that somebody here cannot tell.
   const marked = new Set(); // Checks answered here that the server may still list.
 
@@ -50,6 +55,11 @@ export function checksScreen({ route, redraw }) {
     ask: () => get("checks", { ...Object.fromEntries(route().values), limit, ...signedBy() }),
     take: (answer) => {
       data = answer;
+      for (const need of data.needs) tasks.add(need.task);
+      for (const check of data.checks) {
+        tasks.add(check.task);
+        if (machineOf(check)) machines.add(machineOf(check));
+      }
       // Once the server no longer lists a check, it may come back: somebody may undo its mark.
       for (const key of marked) if (!data.checks.some((check) => check.key === key)) marked.delete(key);
     },
@@ -182,6 +192,7 @@ export function checksScreen({ route, redraw }) {
               lateNote(),
               card(),
               skippedNote(),
+              filters(),
               may("feedback") ? h("div", { class: "tools", key: "tools" }, nameField(), keySwitch()) : null),
             h("div", { key: "said" }, marks(), needs())),
       waiting() ? h("div", { class: "last", key: "last" }, lineOf(waiting())) : null];
@@ -248,7 +259,21 @@ export function checksScreen({ route, redraw }) {
   function nothing() {
     return h("div", { class: "card", key: "none" },
       h("h2", { id: "check-title", tabindex: "-1" }, t("checks.none")),
-      open().length ? null : h("p", null, data.reason ?? t("checks.none.why")));
+      open().length ? null : h("p", null, data.reason ?? t("checks.none.why")),
+      route().values.size ? h("p", { class: "buttons", key: "all" }, link("check", { class: "button" }, t("checks.all"))) : null);
+  }
+
+  // Closed at first, because a phone has little room above the reading.
+  function filters() {
+    const choice = ["device", "task", "machine"].map((name) => route().values.get(name)).filter(Boolean);
+    const choose = (name, names) =>
+      addressFilter({ route, name, options: [...names].sort().map((each) => [each, each]), all: t("filter.all") });
+    return h("details", { key: "filters" },
+      h("summary", null, choice.length ? t("checks.only", { names: choice.join(" · ") }) : t("checks.filter")),
+      h("div", { class: "filters" },
+        choose("device", live.boards.keys()),
+        choose("task", tasks),
+        machineFilter({ route, names: machines })));
   }
 
   function skippedNote() {
@@ -322,7 +347,11 @@ export function checksScreen({ route, redraw }) {
           h("li", { key: name },
             h("p", null, h("b", null, name)),
             h("p", null, t("needs.answered", { n: need.answered, open: need.open })),
-            h("p", null, promiseWords(need))))));
+            h("p", null, promiseWords(need)),
+            need.open
+              ? h("p", { class: "buttons", key: "check" },
+                  link(checkAddress(need.device, need.task), { class: "button" }, t("tab.check")))
+              : null))));
   }
 
   function keySwitch() {

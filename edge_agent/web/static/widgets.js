@@ -49,6 +49,11 @@ export function boardAddress(device) {
   return `board/${encodeURIComponent(device)}`;
 }
 
+// The checks of one board, or of one of its tasks.
+export function checkAddress(device, task) {
+  return `check?${new URLSearchParams({ device, ...(task == null ? {} : { task }) })}`;
+}
+
 export function button(props, ...words) {
   return h("button", { type: "button", ...props }, ...words);
 }
@@ -189,10 +194,25 @@ export function addressFilter({ route, name, options, all }) {
         h("option", { key: `=${option}`, value: option, selected: option === value }, word))));
 }
 
+// The same as a text, with names that are known; `names` need not be all of them.
+export function machineFilter({ route, names }) {
+  return h("label", { key: "machine" },
+    t("filter.machine"),
+    h("input", {
+      type: "search",
+      list: "machines",
+      autocomplete: "off",
+      value: route().values.get("machine") ?? "",
+      onchange: (event) => setAddressFilter(route, "machine", event.target.value.trim()),
+    }),
+    h("datalist", { id: "machines" }, [...names].sort().map((name) => h("option", { key: name, value: name }))));
+}
+
 export function setAddressFilter(route, name, value) {
   const values = new URLSearchParams(route().values);
   if (value) values.set(name, value);
   else values.delete(name);
+  values.delete("before");
   location.hash = `#/${route().name}${values.size ? `?${values}` : ""}`;
 }
 
