@@ -230,6 +230,7 @@ max_reasoning_tokens = 128
 enabled = true
 keep = 1000
 days = 90
+unanswered_days = 7
 keep_inputs = false
 
 [commands]

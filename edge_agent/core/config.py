@@ -278,6 +278,9 @@ class FeedbackConfig(Table):
     go first."""
     days: Annotated[float, Field(gt=0, le=3650)] = 90.0
     """The longest time for which an answer is kept, in days."""
+    unanswered_days: Annotated[float, Field(gt=0, le=3650)] = 7.0
+    """How long a promise lasts while nobody answers audits, in days. Once the audits since the newest answered one have
+    been open for longer, they count as not answered."""
     keep_inputs: bool = False
     """`true`: the inputs are also kept. They may be private."""
 

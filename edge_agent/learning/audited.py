@@ -2,10 +2,11 @@
 
 import json
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from edge_agent.core.background import in_background
@@ -13,7 +14,7 @@ from edge_agent.core.clock import moment
 from edge_agent.core.config import FeedbackConfig
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.pipe import Finished
-from edge_agent.core.strict_json import encode
+from edge_agent.core.strict_json import encode, number_of
 from edge_agent.learning.answers import AnswerTable, AuditCounts, KeptAnswer
 from edge_agent.learning.maths.assessment import Assessment
 from edge_agent.requests.request import Request
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # Old answers are deleted after this many new ones.
 FORGET_EVERY = 50
+# Also without anything new, because open audits grow old.
+ASSESS_EVERY_S = 3600.0
 DAY_S = 86_400.0
 
 
@@ -37,7 +40,13 @@ class AuditedTask:
     since: int = 0  # The number of the last answer before the audits that count.
     kept_count: int = 0
     due_at: float | None = 0.0  # When it is assessed next; None if nothing is new.
+    again_at: float = math.inf  # When it is assessed again although nothing is new.
+    is_overdue: bool = False  # Whether nobody has answered for so long that the open audits count as not answered.
     audit_counts: AuditCounts | None = None  # None if they must be counted again.
+
+    @property
+    def next_at(self) -> float:
+        return self.again_at if self.due_at is None else min(self.due_at, self.again_at)
 
 
 _T = TypeVar("_T", bound=AuditedTask)
@@ -60,6 +69,31 @@ class AuditedTasks(Generic[_T]):
     def _apply(self, tracked: _T, kept: list[KeptAnswer], assessment: Assessment) -> dict[str, Any] | None:
         """Gives the document of an `event/recalibration`, if there is one."""
         raise NotImplementedError
+
+    def _notice_overdue(self, tracked: _T, kept: Sequence[KeptAnswer]) -> None:
+        """Says in `tracked.is_overdue` whether the audits after the newest answered one have been open for too long."""
+        audits = [answer for answer in kept if answer.is_audit and answer.number > tracked.since]
+        newest = max((answer.number for answer in audits if answer.is_marked), default=0)
+        open_since = next((answer.wall_s for answer in audits if answer.number > newest), None)
+        # The first open ones may be deleted meanwhile, so when that was is kept apart.
+        known = self._table.load_state(key := f"{tracked.basis}/open")
+        if isinstance(known, list) and known[:1] == [newest]:
+            open_since = None if open_since is None else number_of(known[-1])
+        elif open_since is not None:
+            self._table.save_state(key, tracked.store_name, [newest, open_since])
+        limit_s = self._config.unanswered_days * DAY_S
+        tracked.is_overdue = open_since is not None and moment(time.monotonic()).wall_s - open_since > limit_s
+        tracked.audit_counts = None
+
+    def audit_counts(self) -> dict[str, AuditCounts]:
+        """The audits of each task; counted again only after a change."""
+        counts = {}
+        for name, tracked in self._tracked.items():
+            if (known := tracked.audit_counts) is None:
+                known = self._table.audit_counts(tracked.basis, after=tracked.since)
+                known = tracked.audit_counts = replace(known, missed=known.open) if tracked.is_overdue else known
+            counts[name] = known
+        return counts
 
     def _find_tracked(self, task: Task | None) -> _T | None:
         """None if answers of the task are not kept, and for a request whose definition of the task is gone."""
@@ -109,10 +143,9 @@ class AuditedTasks(Generic[_T]):
                     event = self._apply(tracked, kept, future.result())
                 else:
                     log.error("the kept answers of %s cannot be used: %s", tracked.store_name, error)
-        due = [(task.due_at, task) for task in self._tracked.values() if task.due_at is not None and now >= task.due_at]
-        if due:
-            _, first = min(due, key=lambda pair: pair[0])
-            first.due_at = None
+        first = min(self._tracked.values(), key=lambda tracked: tracked.next_at, default=None)
+        if first is not None and now >= first.next_at:
+            first.due_at, first.again_at = None, now + ASSESS_EVERY_S
             kept, work = self._assessment(first)
             self._assessing = first, kept, in_background("assessment", work)
         return event

@@ -1,14 +1,19 @@
 """What a board knows about how right its answers are, for health and the alarms."""
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edge_agent.core.clock import age_s, parse_timestamp
 from edge_agent.learning.answers import AuditCounts
+from edge_agent.learning.maths.assessment import MIN_ANSWERED
 from edge_agent.status.alarms import UNKNOWN, Finding, Severity
 
 # A population stability index of at least this is commonly called a major shift.
 INPUT_DRIFT = 0.25
+# Fewer open audits than this are no reason of health, unless the oldest of them has been open for longer.
+_FEW_OPEN, _FEW_OPEN_S = 10, 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +31,7 @@ class TaskAccuracy:
     held_out_right: int = 0  # Those of them that were answered right.
     feedback: int = 0  # How many corrections there were when a new fit was last compared with the map.
     since: str | None = None
+    until: str | None = None  # When the newest audit was asked that is answered.
     # For the reasons and alarms.
     is_unproven: bool = False
     dropped_from: float | None = None
@@ -47,7 +53,7 @@ class StudentFacts:
 
 _OF_HEALTH = (
     *("given", "accuracy", "lower_bound", "promised", "audits", "earlier", "held_out", "held_out_right", "feedback"),
-    "since",
+    *("since", "until"),
 )
 
 
@@ -65,6 +71,15 @@ def as_health(
         "accuracy": {**of_labels, **of_other_kinds},
         "students": {task: asdict(facts) for task, facts in students.items()},
     }
+
+
+def needs_answers(audits: AuditCounts) -> bool:
+    """Whether a promise would end if it counted all open audits."""
+    if audits.asked - audits.open >= MIN_ANSWERED * audits.asked:
+        return False
+    since_s = parse_timestamp(audits.open_since)
+    open_s = None if since_s is None else age_s(since_s, time.monotonic())
+    return audits.open >= _FEW_OPEN or (open_s is not None and open_s >= _FEW_OPEN_S)
 
 
 def findings(

@@ -23,7 +23,7 @@ from edge_agent.core.pipe import EngineRequest, Failed, Finished
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.strict_json import encode
 from edge_agent.core.wording import shown
-from edge_agent.learning.answers import AnswerTable, AuditCounts, KeptAnswer, again_store_name
+from edge_agent.learning.answers import AnswerTable, KeptAnswer, again_store_name
 from edge_agent.learning.audited import AuditedTask, AuditedTasks
 from edge_agent.learning.facts import TaskAccuracy
 from edge_agent.learning.fitting import better_map_in_child
@@ -117,6 +117,8 @@ class Feedback(AuditedTasks[_FeedbackTask]):
     def reconfigure(self, config: FeedbackConfig, tasks: Mapping[str, Task]) -> None:
         self._config, self._tasks = config, tasks
         self._restore_tasks()
+        for tracked in self._tracked.values():
+            tracked.due_at = 0.0
 
     def on_priors(self) -> None:
         """Assesses all tasks again, because the map that fits start from may have changed."""
@@ -222,6 +224,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             "earlier": self._table.count_again(tracked.basis, name, after=tracked.since),
             **{key: None if map_ is None else map_.to_json() for key, map_ in maps.items()},
             "since": tracked.since,
+            "is_overdue": tracked.is_overdue,
         }
         return page_of(facts, kept, _exported)
 
@@ -259,6 +262,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
     def _assessment(self, tracked: _FeedbackTask) -> tuple[list[KeptAnswer], Callable[[], Assessment]]:
         config = tracked.config
         kept = self._table.answers_for(tracked.basis, config.labels)
+        self._notice_overdue(tracked, kept)
         base = self._maps.known.in_force(tracked.task) or ScoreMap.identity(config.labels)
         current = tracked.fitted or base
         work = partial(
@@ -270,6 +274,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             better_map=partial(better_map_in_child, current=current, base=base),
             compared_rows=tracked.compared_rows,
             held_out=judged_counts(self._held_out_for(tracked)),
+            is_overdue=tracked.is_overdue,
         )
         return kept, work
 
@@ -302,6 +307,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         # Older answers with feedback may be kept, too, but not the audits of their time.
         counted = [answer for answer in kept if answer.number > tracked.since]
         since = next((answer for answer in counted if answer.is_audit), next(iter(counted), None))
+        until = max((answer.wall_s for answer in counted if answer.is_audit and answer.is_marked), default=None)
         tracked.facts = TaskAccuracy(
             given=assessment.given,
             accuracy=assessment.right / assessment.audits if assessment.audits else None,
@@ -315,6 +321,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             promised=config.min_accuracy if assessment.promise else None,
             is_unproven=config.min_accuracy is not None and assessment.promise is None,
             since=None if since is None else timestamp(since.wall_s),
+            until=None if until is None else timestamp(until),
             dropped_from=tracked.dropped_from,
             shift=assessment.shift,
         )
@@ -334,14 +341,6 @@ class Feedback(AuditedTasks[_FeedbackTask]):
                 "audits": assessment.audits,
             }
         return None
-
-    def audit_counts(self) -> dict[str, AuditCounts]:
-        """The audits of each task; counted again only after a change."""
-        counts = {}
-        for name, tracked in self._tracked.items():
-            tracked.audit_counts = tracked.audit_counts or self._table.audit_counts(tracked.basis, after=tracked.since)
-            counts[name] = tracked.audit_counts
-        return counts
 
     def facts(self) -> dict[str, TaskAccuracy]:
         # Tasks with a proven student give answers, whatever the large model may promise.

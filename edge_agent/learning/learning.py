@@ -186,7 +186,14 @@ class Learning(Answerers):
         return facts.as_health(self._feedback.facts(), self._feedback.audit_counts(), self._students.facts(), kept)
 
     def reasons(self) -> Mapping[str, bool]:
-        return {"promise-unproven": any(task.is_unproven for task in self._feedback.facts().values())}
+        accuracy = self._feedback.facts()
+        promised = [name for name, task in accuracy.items() if task.promised is not None]
+        counts = self._feedback.audit_counts()
+        open_audits = [*(counts[name] for name in promised), *self._students.audits_of_promises()]
+        return {
+            "promise-unproven": any(task.is_unproven for task in accuracy.values()),
+            "audits-open": any(map(facts.needs_answers, open_audits)),
+        }
 
     def findings(self, now: float) -> Mapping[str, Finding | None]:
         return facts.findings(self._feedback.facts(), [keeper.finding() for keeper in self._keepers.values()])

@@ -18,7 +18,7 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Finished, Student
 from edge_agent.core.score_map import ScoreMap
-from edge_agent.learning.answers import AnswerTable, KeptAnswer, student_store_name
+from edge_agent.learning.answers import AnswerTable, AuditCounts, KeptAnswer, student_store_name
 from edge_agent.learning.audited import AuditedTask, AuditedTasks
 from edge_agent.learning.facts import StudentFacts
 from edge_agent.learning.maths.assessment import Assessment, assess
@@ -188,15 +188,22 @@ class Students(AuditedTasks[_StudentTask]):
         """A caller has judged an answer: most are audits."""
         for tracked in self._tracked.values():
             if tracked.basis == basis:
+                tracked.audit_counts = None
                 tracked.count_audit()
 
     def _assessment(self, tracked: _StudentTask) -> tuple[list[KeptAnswer], Callable[[], Assessment]]:
         labels, target = tracked.config.labels, tracked.target
         answers = self._table.answers_for(tracked.basis, labels, after=tracked.since)
         kept = [answer for answer in answers if answer.is_audit]
-        confidence = tracked.config.confidence
-        own = ScoreMap.identity(labels)
-        return kept, partial(assess, kept, current=own, min_accuracy=target, confidence=confidence)
+        self._notice_overdue(tracked, kept)
+        return kept, partial(
+            assess,
+            kept,
+            current=ScoreMap.identity(labels),
+            min_accuracy=target,
+            confidence=tracked.config.confidence,
+            is_overdue=tracked.is_overdue,
+        )
 
     def _apply(self, tracked: _StudentTask, kept: list[KeptAnswer], assessment: Assessment) -> None:
         before = tracked.min_score
@@ -209,6 +216,12 @@ class Students(AuditedTasks[_StudentTask]):
         if least != before:
             words = "none" if least == UNREACHABLE else f"those with a score of at least {least:.3f}"
             log.info("student %s answers alone for task %s: %s", tracked.student, tracked.task.name, words)
+
+    def audits_of_promises(self) -> list[AuditCounts]:
+        """Those by which callers judge proven students."""
+        counts = self.audit_counts()
+        proven = [name for name, tracked in self._tracked.items() if tracked.min_score < UNREACHABLE]
+        return [counts[name] for name in proven if self._tracked[name].is_judged_by_callers]
 
     def facts(self) -> dict[str, StudentFacts]:
         return {name: tracked.facts() for name, tracked in self._tracked.items()}

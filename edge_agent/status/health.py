@@ -25,6 +25,7 @@ REASONS = {
     "limited": Severity.WARNING,
     "sensor-errors": Severity.WARNING,
     "promise-unproven": Severity.WARNING,
+    "audits-open": Severity.WARNING,
     "signals-stale": Severity.WARNING,
 }
 # What the sections of optional parts hold on a board without these parts.

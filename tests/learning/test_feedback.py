@@ -550,6 +550,63 @@ def test_a_promise_lasts_while_nobody_answers_and_ends_with_the_next_answer_afte
     assert again.feedback.facts()["t"].promised == 0.9
 
 
+@pytest.mark.parametrize("held_out", [{}, {"t": HELD_OUT}])
+def test_a_promise_ends_when_nobody_has_answered_its_audits_for_a_week(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: dict[str, Any]
+) -> None:
+    # 1,000 audits in a few hours: of those that wait, the oldest are soon deleted.
+    text = "[feedback]\nenabled = true\nkeep = 100\n" + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n"
+    clock, days, later_s = time.time, 0.0, 0.0
+    monkeypatch.setattr(time, "time", lambda: clock() + days * 86_400)
+
+    def start() -> Bench:
+        bench = Bench(tmp_path, text)
+        bench.learning.set_model(replace(bench.of_model, held_out=held_out))
+        bench.settle()
+        return bench
+
+    def state() -> tuple[float | None, bool, bool, int]:
+        nonlocal later_s
+        # Assessed every hour.
+        later_s += 3700
+        assert bench.feedback.tick(time.monotonic() + later_s) is None
+        bench.settle()
+        reasons = bench.learning.reasons()
+        missed = bench.learning.as_health(0.0)["accuracy"]["t"]["missed"]
+        return bench.feedback.facts()["t"].promised, reasons["audits-open"], reasons["promise-unproven"], missed
+
+    bench = start()
+    answered = 0 if held_out else 60
+    for number in range(answered):
+        bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05})
+        bench.mark(number, "a")
+    # A few of today wait for their answers.
+    for number in range(answered, answered + 6):
+        bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05})
+    assert state() == (0.9, False, False, 0)
+    days = 1.5
+    assert state() == (0.9, bool(held_out), False, 0)
+    for number in range(answered + 6, 400):
+        bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05})
+    assert state() == (0.9, True, False, 0)
+    until = bench.feedback.facts()["t"].until
+    assert (until is None) == bool(held_out)
+    # The next process knows since when they wait, although the oldest are gone.
+    bench.store.commit()
+    bench.store.close()
+    bench = start()
+    days = 6.9
+    for number in range(400, 600):
+        bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05})
+    assert state() == (0.9, True, False, 0)
+    days = 7.1
+    promised, is_open, is_unproven, missed = state()
+    assert (promised, is_open, is_unproven) == (None, False, True)
+    assert missed >= 100
+    assert bench.feedback.export("t", after=0, limit=1)["is_overdue"]
+    assert bench.label_of(a=0.9, b=0.05, c=0.05) is None
+
+
 def test_open_audits_have_room_of_their_own() -> None:
     bench = Bench(text=f"[feedback]\nenabled = true\nkeep = 100\n{TASK}audit_rate = 0.1\n")
     asked = [number for number in range(700) if bench.answer(number)]

@@ -44,7 +44,7 @@ class Assessment:
     has_new_map: bool
     compared_rows: int  # How many rows of feedback there were when the map was last compared with a new fit.
     given: float | None  # The share of answers that are given from now on; None if there are no answers.
-    asked: int  # Audits up to the last one with feedback.
+    asked: int  # Audits up to the last one with feedback, or all of them if they are overdue.
     audits: int  # Those of them that have feedback.
     right: int  # Audits that are right under the map, whatever its score.
     lower_bound: float | None  # Of the share of right audits; None without any.
@@ -64,11 +64,13 @@ def assess(
     better_map: Callable[[Sequence[LabelledScores]], ScoreMap | None] = lambda _rows: None,
     compared_rows: int = 0,
     held_out: Sequence[JudgedAnswer] = (),
+    is_overdue: bool = False,
 ) -> Assessment:
     """answers: in the order of time; `is_audit` is true only for audits since the last drop in accuracy.
 
     better_map: fits a map to rows, if they prove one better than `current`, the one in force.
     held_out: rows that training did not learn from. They count for a promise as long as the audits do not contradict.
+    is_overdue: whether the audits after the last answered one count as not answered. Otherwise they do not count yet.
     """
     rows = [(answer.scores, answer.label) for answer in answers if answer.label is not None and not answer.is_audit]
     new_map = None
@@ -79,7 +81,7 @@ def assess(
     # gone.
     recent = list(dropwhile(lambda answer: answer.is_marked or answer.is_audit, answers)) or answers
     asked = [answer for answer in answers if answer.is_audit]
-    while asked and not asked[-1].is_marked:
+    while asked and not asked[-1].is_marked and not is_overdue:
         asked.pop()
     audits = [JudgedAnswer.of(answer.scores, answer.label, score_map) for answer in asked if answer.is_marked]
     outcomes = [audit.is_right for audit in audits]

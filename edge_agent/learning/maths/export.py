@@ -75,13 +75,14 @@ class NumberExport(_Exported):
 class Export(_Exported):
     """Of a task of the kind `classify`."""
 
-    # Boards of earlier versions do not send the next four.
+    # Boards of earlier versions do not send the next five.
     min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
     confidence: Annotated[float, Field(gt=0, lt=1)] = CONFIDENCE  # Of promises.
     held_out: Annotated[tuple[_Counts, ...], Field(strict=False)] = ()
     """By score, of rows that training held out and that say something about the answers now: how many are right, and
     how many there are."""
     earlier: int = 0  # How many audits that count an earlier model was asked first.
+    is_overdue: bool = False  # Whether audits after the newest answered one count as not answered.
     map: dict[str, Any] | None  # The one in force.
     prior: dict[str, Any] | None  # The map that divides by the model's prior.
     since: int  # Audits up to this number are from before a drop of the accuracy.

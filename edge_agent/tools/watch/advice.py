@@ -30,6 +30,7 @@ ADVICE = {
     "limited": "it slows itself down: look at temperature, power supply and memory",
     "sensor-errors": "a sensor of the board cannot be read: see `dmesg`",
     "promise-unproven": "it gives no answers: answer its audits, or remove `min_accuracy` for now",
+    "audits-open": "answer its audits: a promise says nothing after `accuracy.TASK.until`, and ends if nobody answers",
     "signals-stale": "look at the sensors of machines that lack values, and at `signals` in the board's health",
     # Alarms, whose own messages are longer
     "overheating": "cool it, or send fewer requests",

@@ -176,7 +176,14 @@ def _assess(export: Export, score_map: ScoreMap, target: float) -> Assessment:
         for answer in export.answers
     ]
     held_out = judged_counts(export.held_out)
-    return assess(answers, current=score_map, min_accuracy=target, confidence=export.confidence, held_out=held_out)
+    return assess(
+        answers,
+        current=score_map,
+        min_accuracy=target,
+        confidence=export.confidence,
+        held_out=held_out,
+        is_overdue=export.is_overdue,
+    )
 
 
 def _possible_promise(
