@@ -30,7 +30,7 @@ class KeptAnswer(Answer):
     reply_topic: str
     wall_s: float
     input: bytes | None = None
-    machine: str | None = None  # The machine, if the reading is one of `[signals]`.
+    machine: str | None = None  # The machine of a reading, as far as its topic names one.
     marked_by: str | None = None  # Who gave the feedback, as far as it says so.
 
 

@@ -109,7 +109,7 @@ class AuditedTasks(Generic[_T]):
             "id": json.dumps(request.id),
             "reply_topic": request.reply_topic,
             "wall_s": wall_s,
-            "machine": request.machine,
+            "machine": request.machine or request.matched,
             "scores": {label: round(score, 9) for label, score in (event.scores or {}).items()},
             "tokens": event.prompt_tokens,
             "rare_fields": event.rare_fields,

@@ -76,7 +76,7 @@ class Keeper:
             id=json.dumps(request.id),
             reply_topic=request.reply_topic,
             wall_s=wall_s,
-            machine=request.machine,
+            machine=request.machine or request.matched,
             input=None if value is None else encode(value),
             **answer,
         )

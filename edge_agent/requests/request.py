@@ -37,6 +37,7 @@ class Request:
     arrived_at: float
     topic: str | None = None  # As templates name it: the machine, for a joined reading.
     machine: str | None = None  # The machine of a joined reading.
+    matched: str | None = None  # What the wildcards of `subscribe` matched in a reading's topic: as a rule its machine.
     reading_of: TaskConfig | None = None  # The task, if this is a reading; None if a caller asked for the reply.
     origin: Origin = field(default_factory=Origin)  # What its reply settles.
     refusal: Error | None = None  # Why the request cannot be run.

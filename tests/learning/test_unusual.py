@@ -10,8 +10,10 @@ from edge_agent.core.kinds.unusual import UnusualTask
 from edge_agent.core.pipe import Finish
 from edge_agent.learning.answers import KeptAnswer, read_answers
 from edge_agent.learning.commands.rows import rows_of
+from edge_agent.requests.parse import RequestParser
+from edge_agent.requests.request import Request
 from tests.helpers.learning import LearningBench
-from tests.helpers.support import finished
+from tests.helpers.support import BASE, config, finished, inbound
 
 TASK = '[feedback]\nenabled = true\nkeep_inputs = true\n[tasks.t]\nkind = "unusual"\n'
 
@@ -22,7 +24,9 @@ class Bench(LearningBench):
 
     def answer(self, number: int, rarity: float, *, audit: bool = True) -> bool:
         """Whether the caller is asked to check it."""
-        request = self.request(number, audit=audit)
+        return self.answer_request(self.request(number, audit=audit), rarity)
+
+    def answer_request(self, request: Request, rarity: float) -> bool:
         with pytest.raises(Exception, match="has no model for task t"):
             self.learning.first(request, is_large_refused=False)
         request.answerer = "student-watch"
@@ -61,6 +65,17 @@ def test_any_text_names_it_and_becomes_a_row(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert left_out == {"no_feedback": 1}
     assert [answer.marked_by for answer in bench.kept()] == ["Ana", None, None, None]
+
+
+def test_what_a_wildcard_matched_in_the_topic_of_a_reading_is_its_machine(tmp_path: Path) -> None:
+    text = f'{TASK}subscribe = ["plant/+/reading", "hall/#"]\n'
+    bench = Bench(tmp_path, text)
+    parser = RequestParser(config(text), bench.tasks, "")
+    topics = ["plant/K1/reading", "hall/2/K2", f"{BASE}/infer/t/request"]
+    for topic in topics:
+        [request] = parser.parse(inbound(topic, {"input": {"n": 1}}))
+        bench.answer_request(request, 0.0005)
+    assert [answer.machine for answer in bench.kept()] == ["K1", "2/K2", None]
 
 
 def test_whether_it_was_right_says_what_it_was_only_if_it_was_usual(tmp_path: Path) -> None:
