@@ -273,6 +273,19 @@ def test_the_page_speaks_german_to_who_prefers_it(world: World) -> None:
             world.open(view, screen)
             assert view.locator("html").get_attribute("lang") == "de"
             assert too_wide(view) == []
+        # Features of signals, and the same numbers on each screen.
+        features = {"last": 9.11, "mean_10m": 11.3014, "min_10m": 5.3, "std_10m": 3.78679, "slope_10m": -0.561569}
+        reading = {"current_a": features, "speed_rpm": 2951, "pressure_bar": 3.982}
+        world.stage.site.answer(FINE[0], is_audit=True, machine="Presse 9", input=reading)
+        world.open(view, "check?machine=presse")
+        card = view.locator(".card", has_text="Presse 9")
+        expect(card.locator("dd:not(.features)")).to_have_text(["9,11", "2951", "3,982"])
+        expect(card.locator(".features .whole")).to_have_text(
+            ["mean_10m 11,3014", "min_10m 5,3", "std_10m 3,78679", "slope_10m -0,561569"]
+        )
+        assert too_wide(view) == []
+        world.open(view, "answers?machine=presse")
+        expect(view.locator(".input-line")).to_have_text("current_a 9,11   speed_rpm 2951   pressure_bar 3,982")
         assert complaints_of(view) == []
 
 

@@ -12,7 +12,9 @@ import {
   boardAddress,
   button,
   degradedWords,
+  hasFeatures,
   inputLine,
+  inputView,
   isHeld,
   link,
   machineFilter,
@@ -164,6 +166,9 @@ export function answersScreen({ route, redraw }) {
           ? h("span", { class: "quiet" }, ` ${row.degraded.map(degradedWords).join(", ")}`)
           : null),
       h("p", { class: "quiet input-line" }, inputLine(row.input)),
+      hasFeatures(row.input)
+        ? h("details", { key: "features" }, h("summary", null, t("input.features")), inputView(row.input))
+        : null,
       row.mark
         ? h("div", { key: "mark" },
             markLine(row.mark, { undo, withKey: keys.areOn && row.mark.mark === waiting()?.mark }))

@@ -19,7 +19,6 @@ import {
   machineFilter,
   machineOf,
   note,
-  plain,
   reasons,
   roleNote,
   troubleWords,
@@ -224,7 +223,7 @@ export function checksScreen({ route, redraw }) {
       current.kind === "unusual" || !may("feedback")
         ? null
         : h("p", { class: "quiet small", key: "cost" }, t("checks.pass.cost")),
-      current.id == null ? null : h("p", { class: "quiet small id", key: "id" }, plain(current.id)));
+      current.id == null ? null : h("p", { class: "quiet small id", key: "id" }, String(current.id)));
   }
 
   function failure() {
@@ -238,7 +237,7 @@ export function checksScreen({ route, redraw }) {
       t("checks.failed", { why: troubleWords(error) }),
       " ",
       check
-        ? writeButton({ key: "again", onclick: sendAgain }, t("again", { answer }))
+        ? writeButton({ key: "again", onclick: sendAgain }, t("again", { answer: answerWords(answer) }))
         : null);
   }
 

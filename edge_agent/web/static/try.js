@@ -5,7 +5,7 @@ import { h } from "./dom.js";
 import { isOld, may } from "./live.js";
 import { button, degradedWords, note, outputWords, plain, reasons, roleNote } from "./widgets.js";
 import { poller } from "./poller.js";
-import { has, number, t } from "./words.js";
+import { has, measured, number, t } from "./words.js";
 
 const AGAIN_AFTER_MS = 30_000;
 const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?$/;
@@ -159,7 +159,7 @@ function field(name, value) {
     return h("select", { name },
       ["true", "false"].map((word) => h("option", { value: word, selected: word === String(value), key: word }, word)));
   const isNumber = typeof value === "number";
-  const text = isNumber ? String(value) : typeof value === "string" ? value : JSON.stringify(value);
+  const text = isNumber ? measured(value) : typeof value === "string" ? value : JSON.stringify(value);
   return h("input", { name, value: text, autocomplete: "off", inputmode: isNumber ? "decimal" : null });
 }
 

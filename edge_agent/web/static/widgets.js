@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { ageOf, isOld, live, now } from "./live.js";
-import { duration, has, moment, number, t, UNKNOWN } from "./words.js";
+import { duration, has, measured, moment, number, t, UNKNOWN } from "./words.js";
 
 export const isWall = new URLSearchParams(location.search).has("wall");
 export const LEVELS = ["missing", "offline", "stale", "critical", "degraded", "unknown", "starting", "draining", "stopped", "ok"];
@@ -139,17 +139,34 @@ export function inputView(input) {
   if (typeof input !== "object") return h("p", { class: "input-text" }, String(input));
   const fields = Array.isArray(input) ? input.map((value, at) => [at + 1, value]) : Object.entries(input);
   return h("dl", { class: "fields" },
-    fields.map(([name, value]) => h("div", { key: name }, h("dt", null, name), h("dd", null, reading(value)))));
+    fields.map(([name, value]) => {
+      const { first, others } = featuresOf(value);
+      return h("div", { key: name },
+        h("dt", null, name),
+        h("dd", { class: typeof first === "number" ? "whole" : null }, plain(first)),
+        others.length
+          ? h("dd", { class: "features" },
+              others.map(([feature, one]) => h("span", { key: feature, class: "whole" }, `${feature} ${plain(one)}`)))
+          : null);
+    }));
 }
 
-// A signal with a single feature, such as {"last": 7.5}, reads as its value.
-function reading(value) {
-  const features = value !== null && typeof value === "object" && !Array.isArray(value) ? Object.values(value) : [];
-  return plain(features.length === 1 ? features[0] : value);
+// A signal comes as features of its window, such as {"last": 7.5, "mean_10m": 7.1}: it reads as its last value.
+function featuresOf(value) {
+  const isObject = value !== null && typeof value === "object" && !Array.isArray(value);
+  const all = isObject ? Object.entries(value) : [];
+  if (!all.length || all.some(([, one]) => one !== null && typeof one === "object")) return { first: value, others: [] };
+  const [name, first] = all.find(([feature]) => feature === "last") ?? all[0];
+  return { first, others: all.filter(([feature]) => feature !== name) };
+}
+
+export function hasFeatures(input) {
+  return input !== null && typeof input === "object" && Object.values(input).some((one) => featuresOf(one).others.length);
 }
 
 export function plain(value) {
   if (value == null) return UNKNOWN;
+  if (typeof value === "number") return measured(value);
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
@@ -163,7 +180,7 @@ export function inputLine(input) {
   if (input == null) return t("input.unknown.short");
   if (typeof input !== "object") return String(input);
   return Object.entries(input)
-    .map(([name, value]) => `${name} ${reading(value)}`)
+    .map(([name, value]) => `${name}\u00a0${plain(featuresOf(value).first)}`)
     .join("   ");
 }
 

@@ -17,6 +17,7 @@ const clockFormat = new Intl.DateTimeFormat(place, {
 });
 const dayFormat = new Intl.DateTimeFormat(place, { weekday: "short", day: "numeric", month: "long", year: "numeric" });
 const shortDayFormat = new Intl.DateTimeFormat(place, { day: "numeric", month: "short" });
+const decimalSign = new Intl.NumberFormat(place).formatToParts(0.5).find((part) => part.type === "decimal").value;
 const UNITS = [
   [1, "s"],
   [60, "min"],
@@ -45,12 +46,16 @@ export function has(key) {
 
 export function number(value, digits = 0) {
   if (value == null) return UNKNOWN;
-  return value.toLocaleString(place, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  return value.toLocaleString(place, {
+    minimumFractionDigits: digits,
+    maximumFractionDigits: digits,
+    useGrouping: false,
+  });
 }
 
-// A measured value, with at most six significant digits.
+// A measured value with all its digits. Nothing separates thousands: 2.951 would be another number elsewhere.
 export function measured(value) {
-  return typeof value === "number" ? value.toLocaleString(place, { maximumSignificantDigits: 6 }) : UNKNOWN;
+  return typeof value === "number" ? String(value).replace(".", decimalSign) : UNKNOWN;
 }
 
 // Rounded down, so that nothing looks better than it is.
