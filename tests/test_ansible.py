@@ -22,6 +22,7 @@ from edge_agent.core.topics import Topics, ask_reply_topic, pool_topics
 from edge_agent.models.record import FILE, open_in_force
 from rigs.deploy.fleet import ANSIBLE, ANSIBLE_BIN, Broker, password_file
 from tests.conftest import NO_MOSQUITTO
+from tests.helpers.bundles import flip
 from tests.helpers.client import Client
 from tests.helpers.processes import Mosquitto
 from tests.helpers.support import loaded
@@ -86,6 +87,8 @@ RECORDS = {
     "a switch": {"current": "two", "previous": "one"},
     "a switch to what is gone": {"current": "gone", "previous": "one"},
     "a first switch to what is gone": {"current": "gone", "previous": None},
+    "a switch to what is cut off": {"current": "cut", "previous": "one"},
+    "a switch to what lacks a file": {"current": "lacking", "previous": "one"},
     "a switch from another path": {"configured": "elsewhere", "current": "one", "previous": None},
     "damaged": b'{"schema":1,',
     "no object": b"[]",
@@ -97,8 +100,10 @@ RECORDS = {
 def test_role_and_agent_find_the_same_bundle_in_force(
     record: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board_module: Any
 ) -> None:
-    for name in ("one", "two", "three"):
+    for name in ("one", "two", "three", "cut", "lacking"):
         bundle(tmp_path / name)
+    os.truncate(tmp_path / "cut" / "model.gguf", 100)
+    (tmp_path / "lacking" / "model.gguf").unlink()
     link = tmp_path / "current"
     link.symlink_to("three")
     config = Config.model_validate(
@@ -120,7 +125,35 @@ def test_role_and_agent_find_the_same_bundle_in_force(
             file.write_bytes(content)
     monkeypatch.setattr(board_module, "MODELS", tmp_path)
     monkeypatch.setattr(board_module, "SWITCHED", file)
-    assert board_module.bundle_in_force() == open_in_force(config).source.name
+    assert board_module.installed()["bundle"] == open_in_force(config).source.name
+
+
+def test_files_are_hashed_and_a_fallback_is_in_force_once_the_agent_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board_module: Any
+) -> None:
+    for name in ("new", "old"):
+        bundle(tmp_path / name)
+    record = {
+        "configured": str(tmp_path / "current"),
+        "current": str(tmp_path / "new"),
+        "previous": str(tmp_path / "old"),
+    }
+    (tmp_path / "record").write_text(json.dumps(record), "utf-8")
+    monkeypatch.setattr(board_module, "MODELS", tmp_path)
+    monkeypatch.setattr(board_module, "SWITCHED", tmp_path / "record")
+
+    def found(status: str, bundle: str) -> tuple[str, bool]:
+        """The bundle in force, and whether this one is whole."""
+        shown = f"ActiveState=active\nStatusText=online, 0 running{status}"
+        monkeypatch.setattr(board_module, "_output", lambda *_: shown)
+        installed = board_module.installed()
+        return installed["bundle"], installed["bundles"][bundle]["sha256"] is not None
+
+    flip(tmp_path / "new" / "model.gguf")
+    assert found("", "new") == ("new", True)
+    assert found("; model-quality", "new") == ("old", False)
+    flip(tmp_path / "new" / "model.gguf")
+    assert found("; limited; model-fallback", "new") == ("old", True)
 
 
 def test_what_is_on_a_board_is_read_without_an_agent_and_with_one(

@@ -193,7 +193,8 @@ class StatusPublisher:
         expiry_s = max(1, round(3 * self._config.health.interval_s))
         topic, health = self._config.topics.health, self.health(time.monotonic())
         self._connections.publish_if_connected(json_publication(topic, health, retain=True, expiry_s=expiry_s))
-        notify(f"STATUS={self._presence.state.value}, {health['inference']['active']} running")
+        status = f"STATUS={self._presence.state.value}, {health['inference']['active']} running"
+        notify("; ".join((status, *health["reasons"])))
 
     def update_alarms(self, now: float) -> None:
         has_changed = self.alarms.update(

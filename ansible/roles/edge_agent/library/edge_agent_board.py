@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import re
@@ -32,6 +33,8 @@ MODELS = Path("/var/lib/edge-agent/models")
 SWITCHED = Path("/var/lib/edge-agent/state/model-1.json")
 # tasks/switch.yml writes it before it changes anything, and removes it at its end.
 SWITCHING = OPT / "switching.json"
+# Reasons in the service's status that a damaged file may cause.
+MODEL_REASONS = ("model-fallback", "model-not-loaded", "model-quality")
 
 _PYTHON_FACTS = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2], 64 if sys.maxsize > 2**32 else 32)"
 
@@ -74,13 +77,18 @@ def board(python: str, offset_s: float | None) -> dict[str, Any]:
 
 
 def installed() -> dict[str, Any]:
-    properties = _output("systemctl", "show", "edge-agent", "-p", "ActiveState,ActiveEnterTimestamp,NRestarts") or ""
-    service = dict(line.split("=", 1) for line in properties.splitlines() if "=" in line)
+    properties = "ActiveState,ActiveEnterTimestamp,NRestarts,StatusText"
+    shown = _output("systemctl", "show", "edge-agent", "-p", properties) or ""
+    service = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    status = service.get("StatusText", "")
+    # Hashing a large model takes a slow card half a minute.
+    hashed = service.get("ActiveState") != "active" or any(reason in status for reason in MODEL_REASONS)
+    bundles = {name: _bundle(MODELS / name, hashed=hashed) for name in _names(MODELS)}
     versions = _names(OPT / "versions")
     return {
         "agent": _linked(OPT),
         "previous_agent": _linked(OPT, "previous"),
-        "bundle": bundle_in_force(),
+        "bundle": bundle_in_force(bundles, is_fallback="model-fallback" in status),
         "linked_bundle": _linked(MODELS),
         "previous_bundle": _linked(MODELS, "previous"),
         # For `model-rollback`.
@@ -88,7 +96,7 @@ def installed() -> dict[str, Any]:
         "versions": versions,
         # A version is whole once this file is in it.
         "agents": [name for name in versions if (OPT / "versions" / name / "requirements.txt").is_file()],
-        "bundles": {name: _bundle(MODELS / name) for name in _names(MODELS)},
+        "bundles": bundles,
         "is_configured": Path("/etc/edge-agent/config.toml").is_file(),
         "service": service.get("ActiveState", "unknown"),
         "since": service.get("ActiveEnterTimestamp", ""),
@@ -99,10 +107,13 @@ def installed() -> dict[str, Any]:
     }
 
 
-def bundle_in_force() -> str | None:
-    """What the agent opens at its start: the bundle of its last switch, else the one before, else the linked one."""
-    whole = (path for path in _switched() if (path / "manifest.json").is_file())
-    return next((path.name for path in whole), None) or _linked(MODELS)
+def bundle_in_force(bundles: dict[str, dict[str, Any]], *, is_fallback: bool = False) -> str | None:
+    """What the agent opens at its start: the bundle of its last switch, else the one before, else the linked one.
+
+    is_fallback: the agent runs, but could not open the first of these, which may have been repaired since.
+    """
+    whole = (path.name for path in _switched()[is_fallback:] if bundles.get(path.name, {}).get("sha256"))
+    return next(whole, None) or _linked(MODELS)
 
 
 def _switched() -> list[Path]:
@@ -117,15 +128,32 @@ def _switched() -> list[Path]:
     return []
 
 
-def _bundle(folder: Path) -> dict[str, Any]:
-    """about: tells bundles of one name and version apart; sha256: of its model, None where it is not whole."""
+def _bundle(folder: Path, *, hashed: bool = False) -> dict[str, Any]:
+    """about: tells bundles of one name and version apart; sha256: of its model, None where it is not whole.
+
+    Files are compared with the manifest by their sizes, and if `hashed`, by their hashes.
+    """
     try:
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
         files = manifest["files"]
+        for name, listed in files.items():
+            if (folder / name).stat().st_size != listed["bytes"]:
+                raise ValueError(f"{name} is cut")
+            if hashed and _sha256(folder / name) != listed["sha256"]:
+                raise ValueError(f"{name} is damaged")
         about = f"{manifest['quantization']}, {sum(listed['bytes'] for listed in files.values()) / 1e6:.0f} MB"
         return {"about": about, "sha256": files["model.gguf"]["sha256"], "has_canaries": "canaries.json" in files}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {"about": "not whole", "sha256": None, "has_canaries": False}
+
+
+def _sha256(path: Path) -> str:
+    # Without hashlib.file_digest, which Python 3.10 of Ubuntu 22.04 lacks.
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(1 << 20):
+            total.update(data)
+    return total.hexdigest()
 
 
 def _linked(folder: Path, link: str = "current") -> str | None:
