@@ -312,6 +312,37 @@ class Technician:
         path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
 
 
+# In batches of one board, the second of which fails.
+BATCHES = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - {ansible.builtin.ping: , ignore_unreachable: true, register: ping}
+    - {ansible.builtin.group_by: {key: "away_{{ 'unreachable' in ping }}"}}
+- hosts: away_False
+  gather_facts: false
+  serial: 1
+  max_fail_percentage: 0
+  roles: [x]
+"""
+
+
+@pytest.mark.skipif(not (ANSIBLE_BIN / "ansible-playbook").exists(), reason="needs Ansible: make build/ansible/ready")
+def test_a_play_ends_with_what_has_become_of_each_board(tmp_path: Path) -> None:
+    technician = Technician(tmp_path)
+    folder = tmp_path / "ansible"
+    (folder / "roles/x/tasks").mkdir(parents=True)
+    (folder / "roles/x/tasks/main.yml").write_text("[{fail: , when: inventory_hostname == 'b'}]", "ascii")
+    (folder / "batches.yml").write_text(BATCHES, "ascii")
+    here = ["a ansible_connection=local", "b ansible_connection=local", "c ansible_connection=local"]
+    away = [f"{name} ansible_host=127.0.0.1 ansible_port=1" for name in "ed"]
+    (folder / "hosts").write_text("\n".join([*here, *away]), "ascii")
+    shown = technician.run("ansible-playbook", "-i", "hosts", "batches.yml", code=2)
+    assert shown.endswith("done:        1: a\nfailed:      1: b\nnot begun:   1: c\nnot reached: 2: d,e\n")
+    assert re.search(r"^not reached: \[d\]: .*Connection refused$", shown, flags=re.MULTILINE)
+    assert shown.count("Connection refused") == 2
+
+
 @pytest.mark.skipif(not (ANSIBLE_BIN / "ansible-playbook").exists(), reason="needs Ansible: make build/ansible/ready")
 def test_no_board_gets_the_account_of_another_one_or_of_a_user(tmp_path: Path) -> None:
     technician = Technician(tmp_path)
