@@ -361,7 +361,6 @@ def test_an_access_list_that_shuts_the_board_out_is_found(
     assert checks["name"].verdict is Verdict.GOOD
 
 
-@pytest.mark.expects_warning
 @pytest.mark.usefixtures("require_mosquitto")
 def test_an_account_that_only_reads_is_told_of_the_agent_and_makes_no_check_fail(tmp_path: Path) -> None:
     (tmp_path / "acl").write_text("user monitoring\ntopic read edgeai/v1/#\n", "utf-8")
@@ -473,6 +472,7 @@ def test_the_model_that_was_switched_to_is_checked_and_named(tmp_path: Path) -> 
     checks = by_name(doctor.checks(path))
     assert f"{switched} has been running since a model-switch" in checks["model in force"].found
     assert str(switched) in checks["model"].found
+    assert checks["model"].advice == "copy it there again, with Ansible by provision.yml; or switch to another one"
 
 
 class Leaning:

@@ -61,8 +61,9 @@ def model_checks(
         trust = trust_in_force(config) if bundle is None else read_trust(configured, config.state_dir)
         model = open_model("default", path, trust, configured.chat_templates)
     except ModelError as error:
-        where = "set models.default.path to" if bundle is None else "name"
-        advice = f"{where} an intact bundle made by edge-convert"
+        advice = "name an intact bundle made by edge-convert"
+        if bundle is None:
+            advice = "copy it there again, with Ansible by provision.yml; or switch to another one"
         if configured.key_files:
             advice += ", signed for models.default.public_key or public_keys, and not revoked"
         yield failed("model", _without_key(error, bundle), advice)

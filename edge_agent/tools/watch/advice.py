@@ -19,7 +19,7 @@ ADVICE = {
     # Reasons of `health`
     "data-connection-lost": "no requests reach it: look for `cannot connect` in its log",
     "model-not-loaded": "no model answers: wait a minute, then look at its other reasons and its log",
-    "model-fallback": "the switched bundle does not open: copy it again, then send `model-switch`",
+    "model-fallback": "copy the bundle of its last switch there again, then send `model-switch`",
     "connection-unstable": "look for a second agent of this name, or a bad radio link",
     "publishing-refused": "its log names the topic: let its user write",
     "subscription-refused": "its log names the topic: let its user read",

@@ -106,7 +106,7 @@ def _wrong(row: Row, wall: float, separator: str) -> Text:
     ]
     # An alarm's message says more than the reason of its name.
     raised = {name for name, _ in row.alarms}
-    phrases = with_advice([_with_lacking(phrase, row.health) for phrase in row.why], row.level.name.lower())
+    phrases = with_advice([_with_details(phrase, row) for phrase in row.why], row.level.name.lower())
     why = "; ".join(phrase for phrase in phrases if phrase.split(":", maxsplit=1)[0] not in raised)
     if why and row.level_age_s is not None:
         why = f"for {duration(row.level_age_s)}: {why}"
@@ -118,9 +118,13 @@ def _wrong(row: Row, wall: float, separator: str) -> Text:
     return Text(separator).join(lines)
 
 
-def _with_lacking(phrase: str, health: Document) -> str:
-    """`signals-stale` with the first machines that lack values; any other phrase as it is."""
-    tables = health.get("signals")
+def _with_details(phrase: str, row: Row) -> str:
+    """`model-fallback` with the bundle that does not open and why, `signals-stale` with the first machines that lack
+    values; any other phrase as it is.
+    """
+    if phrase == "model-fallback" and (warning := text_at(row.info, "models.0.warning")):
+        return f"{phrase}: {warning}"
+    tables = row.health.get("signals")
     if phrase != "signals-stale" or not isinstance(tables, dict):
         return phrase
     lacking = [

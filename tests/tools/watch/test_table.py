@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -33,6 +34,14 @@ def test_machines_that_lack_values_are_named_with_them() -> None:
     assert "signals-stale: look at the sensors" in words(["p"])
     assert "signals-stale: pump.9 lacks temp, vib: look at the sensors" in words({"pump.9": ["temp", "vib"]})
     assert "p2 lacks v; and 2 more: look" in words({f"p{number}": ["v"] for number in range(5)})
+
+
+def test_the_bundle_that_does_not_open_is_named_with_its_fault() -> None:
+    site = Site("r", "hall1")
+    play(site, "b", overall="degraded", reasons=["model-fallback"])
+    say(site, "b", "info", json.dumps({"models": [{"warning": "runs because pump-2/model.gguf is missing"}]}).encode())
+    text = " ".join(" ".join(plain(site, 200)).split())
+    assert "model-fallback: runs because pump-2/model.gguf is missing: copy the bundle" in text
 
 
 def test_a_board_without_a_model_shows_its_alarm_once_with_what_to_do_and_nothing_about_its_power() -> None:
