@@ -6,6 +6,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+from edge_agent.tools.demo.readings import tasks
 from tests.conftest import NEEDS_OPENSSL
 from tests.docs.pages import ROOT, commands, page, sample
 
@@ -29,6 +30,11 @@ def test_certificates_are_those_that_python_trusts(tmp_path: Path) -> None:
             end.do_handshake()
     # Raises if it does not trust the certificate.
     caller.do_handshake()
+
+
+def test_the_example_names_the_labels_of_the_demonstrations_bundle() -> None:
+    example = (ROOT / "ansible/example/group_vars/boards/main.yml").read_text("utf-8")
+    assert ", ".join(tasks()["machine-triage"]["labels"]) in example.replace("\n# ", " ")
 
 
 def test_plays_and_variables_exist() -> None:
