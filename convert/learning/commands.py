@@ -149,6 +149,7 @@ def train(words: Sequence[str]) -> None:
     job = TrainingJob(
         rows=rows,
         notes=notes if given.classify is not None else (),
+        is_selection=given.classify is not None,
         quantization=Quantization(given.type),
         recipe=Recipe(steps=given.steps, seed=given.seed),
         minutes=given.minutes,
@@ -174,6 +175,9 @@ def train(words: Sequence[str]) -> None:
     else:
         print_training(training, given.out, is_signed=sign is not None)
         if given.classify is not None:
+            print(
+                "no held-out row counts for a promise, because rows are those that somebody noticed: audit its answers"
+            )
             print_task(rows[0].task)
 
 

@@ -36,6 +36,7 @@ CANARIES = 20
 class TrainingJob:
     rows: Sequence[Row]  # Labelled rows; with a teacher there may be none.
     notes: Sequence[str] = ()  # On the labels of these rows, which a refusal repeats minutes later.
+    is_selection: bool = False  # Whether rows are there because somebody noticed them, so held-out ones prove nothing.
     teacher: Teacher | None = None
     quantization: Quantization
     recipe: Recipe
@@ -128,11 +129,12 @@ def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
         else:
             together[name] = with_held_out(readings, judged)
         limits[name] = limits_of(judged, model.vocabulary.known_strangeness(task_rows))
-        held_out[name] = held_out_counts(judged) if task_rows[0].task.config.choices else ()
         if task_rows[0].task.config.is_number:
             levels[name] = levels_of(judged)
             judged = with_levels(judged)
         judged = with_limits(judged, limits[name])
+        proves = task_rows[0].task.config.choices and not job.is_selection
+        held_out[name] = held_out_counts(judged) if proves else ()
         odd[name] = sum(answered.is_unlike for answered in judged), len(judged)
         quality = task_quality(
             task_rows,

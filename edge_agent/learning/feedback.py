@@ -285,11 +285,25 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         """
         current = tracked.fitted or self._maps.known.in_force(tracked.task)
         is_own = current in (None, ScoreMap.identity(tracked.config.labels))
-        return () if tracked.since or not is_own else self._held_out.get(tracked.task.name, ())
+        is_refuted = tracked.since or self._table.load_state(self._refuted_key(tracked)) not in (None, tracked.basis)
+        return () if is_refuted or not is_own else self._held_out.get(tracked.task.name, ())
+
+    def _refuted_key(self, tracked: _FeedbackTask) -> str:
+        """Where the store has the basis under which audits refuted the rows that training held out.
+
+        They stay refuted under another definition, because that does not change what a trained model answers.
+        """
+        return f"{self._weights_sha256}/{tracked.task.name}/refuted"
+
+    def _note_refuted(self, tracked: _FeedbackTask, *, is_refuted: bool) -> None:
+        key, basis = self._refuted_key(tracked), tracked.basis if is_refuted else None
+        if (known := self._table.load_state(key)) in (None, tracked.basis) and known != basis:
+            self._table.save_state(key, tracked.task.name, basis)
 
     def _apply(self, tracked: _FeedbackTask, kept: list[KeptAnswer], assessment: Assessment) -> dict[str, Any] | None:
         task, config = tracked.task, tracked.config
         before, was_unproven = tracked.document(), tracked.facts.is_unproven
+        counted_rows = self._held_out_for(tracked)
         if assessment.has_new_map:
             tracked.fitted = assessment.map
             self._maps.set_fitted(task, assessment.map)
@@ -302,6 +316,8 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         elif tracked.dropped_from is not None and assessment.audits >= _BACK_AFTER_AUDITS:
             is_back = upper_bound(assessment.right, assessment.audits, config.confidence) >= tracked.dropped_from
             tracked.dropped_from = None if is_back else tracked.dropped_from
+        if tracked.since or counted_rows:
+            self._note_refuted(tracked, is_refuted=bool(tracked.since) or not assessment.held_out)
         if config.min_accuracy is not None:
             self._maps.set_min_score(task, assessment.promise.threshold if assessment.promise else UNREACHABLE)
         # Older answers with feedback may be kept, too, but not the audits of their time.

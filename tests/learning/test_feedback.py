@@ -329,6 +329,30 @@ def test_held_out_rows_say_nothing_about_a_fitted_map_or_after_a_drop() -> None:
         assert bench.feedback.facts()["t"].is_unproven
 
 
+def test_held_out_rows_that_audits_refuted_stay_refuted_under_another_definition() -> None:
+    bench = Bench(text=PROMISED)
+    model = replace(bench.of_model, held_out={"t": ((0.9, 297, 300),)})
+    bench.learning.set_model(model)
+
+    def promised(text: str) -> float | None:
+        settings = config(text)
+        bench.tasks = with_built_in(settings.tasks)
+        bench.learning.reconfigure(settings, bench.tasks)
+        bench.settle()
+        return bench.feedback.facts()["t"].promised
+
+    other = PROMISED + 'system = "has no effect on a trained model"\n'
+    assert (promised(PROMISED), promised(other), promised(PROMISED)) == (0.9, 0.9, 0.9)
+    for number in range(20):
+        bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05})
+        bench.mark(number, "b" if number < 2 else "a")
+    assert (promised(PROMISED), promised(other)) == (None, None)
+    # Until the audits of the definition under which they were refuted say something else.
+    promised(PROMISED)
+    bench.mark(0, "a")
+    assert (promised(PROMISED), promised(other)) == (0.9, 0.9)
+
+
 KEEPS = PROMISED.replace("enabled = true", "enabled = true\nkeep_inputs = true")
 
 
