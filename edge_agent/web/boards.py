@@ -20,6 +20,7 @@ from edge_agent.tools.watch.site import (
     object_at,
     text_at,
     time_at,
+    with_details,
 )
 
 # In one board's row.
@@ -178,7 +179,7 @@ def _board_document(row: Row, board: _Board, open_checks: int) -> Document:
         "device": printable(row.device),
         "level": board.level,
         # `health_at` says how old it is, and a phrase that changes each second would be sent each second.
-        "why": [printable(phrase) for phrase in row.why if not phrase.startswith("last health ")],
+        "why": [printable(with_details(phrase, row)) for phrase in row.why if not phrase.startswith("last health ")],
         "since": board.since,
         "alarms": [_alarm_document(name, alarm) for name, alarm in row.alarms[:_MAX_ALARMS]],
         "health_at": board.health_at,

@@ -12,9 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from edge_agent.signals.sparkplug import decode
 from edge_agent.tools.demo import broker as broker_module
 from edge_agent.tools.demo.broker import BrokerError, start_broker
 from edge_agent.tools.demo.demo import PUMPS, READINGS_PER_PUMP, TOPICS, chosen_readings, demo
+from edge_agent.tools.demo.pumps import SparkplugPump
 from tests.conftest import NEEDS_CLIENTS
 from tests.docs.pages import sample
 from tests.helpers.processes import Mosquitto, wait_until
@@ -23,6 +25,13 @@ from tests.helpers.processes import Mosquitto, wait_until
 def test_a_reading_names_the_pump_of_its_topic() -> None:
     names = [json.loads(reading.payload)["machine"] for reading in chosen_readings()]
     assert names == [pump.name for pump in PUMPS] * READINGS_PER_PUMP
+
+
+def test_a_sparkplug_pump_numbers_its_messages_without_gaps_from_each_birth_on() -> None:
+    pump, reading = SparkplugPump("p"), chosen_readings()[0].payload
+    for _ in range(2):
+        said = [*pump.births(reading, 7), *pump.publications(reading, 8), *pump.publications(reading, 12)]
+        assert [decode(publication.payload).seq for publication in said] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("variable", ["HOME", "XDG_CACHE_HOME"])

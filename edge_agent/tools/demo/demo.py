@@ -44,6 +44,8 @@ TRIAGE, DIAGNOSIS, EXPLANATION = "machine-triage", "machine-diagnosis", "machine
 CHECK, CHECK_LABELS = "machine-check", ("normal", "fault")
 # A new map is judged after every few corrections, not after the last: the demonstration waits until LEARNT are used.
 CHECKED, CORRECTIONS, LEARNT = 12, 40, 30
+# How long the pumps take messages between two readings.
+_TAKE_S = 0.1
 _UNITS = ("mm/s", "°C", "A", "bar", "rpm")
 
 
@@ -188,7 +190,7 @@ def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool, web: bool)
         schema = json.dumps(tasks()[DIAGNOSIS]["schema"], indent=2)
         (folder / "diagnosis.schema.json").write_text(schema, encoding="utf-8")
         _print(f"broker     {broker.name} on 127.0.0.1:{broker.port}")
-        filters = (TOPICS.state, TOPICS.health, "plant/+/triage", TOPICS.response("+"))
+        filters = (TOPICS.state, TOPICS.health, "plant/+/triage", TOPICS.response("+"), pumps.REBIRTH_TOPIC)
         with Client("demo-sensors", local_mqtt(broker.port), filters) as client, _agent(config) as agent:
             sensors = _Sensors(client)
             _wait_until_online(sensors, agent, config)
@@ -396,16 +398,20 @@ def _page(port: int, folder: Path) -> Iterator[None]:
 def _stay_up(agent: subprocess.Popen[bytes], sensors: _Sensors | None) -> None:
     """Until Ctrl-C. sensors: their pumps go on publishing. Raises DemoError."""
     readings = itertools.cycle(row.payload for row in held_out() if row.variant == "standard")
-    pumps = itertools.cycle(PUMPS)
+    turns = itertools.cycle(PUMPS)
+    connections = 0
     with suppress(KeyboardInterrupt):  # a terminal sends Ctrl-C to the agent, too
         for cycle in itertools.count(READINGS_PER_PUMP + 1):
             with suppress(subprocess.TimeoutExpired):
                 code = agent.wait(INTERVAL_S)
                 raise DemoError(f"the agent has ended with {code}")
             if sensors is not None:
-                pump = next(pumps)
-                reading = {**json.loads(next(readings)), "machine": pump.name}
-                sensors.publish(pump.publications(json.dumps(reading), cycle))
-                for _ in sensors.client.messages(0):  # nobody waits for them
-                    pass
+                pump = next(turns)
+                reading = json.dumps({**json.loads(next(readings)), "machine": pump.name})
+                # Nobody waits for the other messages.
+                is_asked = pumps.REBIRTH_TOPIC in [message.topic for message in sensors.client.messages(_TAKE_S)]
+                if is_asked or connections != sensors.client.connections:
+                    connections = sensors.client.connections
+                    sensors.publish(birth for other in PUMPS for birth in other.births(reading, cycle - 1))
+                sensors.publish(pump.publications(reading, cycle))
     _print("")

@@ -14,6 +14,8 @@ _METRIC_OF = dict(zip((*VALUES, _CYCLE), _METRICS, strict=True))
 # The tables of `[signals]`.
 TOPICS, SPARKPLUG = "pump", "line"
 _GROUP, _NODE = "Plant", "line-1"
+# Where the board asks for births that it has missed.
+REBIRTH_TOPIC = f"spBv1.0/{_GROUP}/NCMD/{_NODE}"
 # Data types of Sparkplug.
 _INT64, _DOUBLE, _BOOLEAN = 4, 10, 11
 
@@ -29,6 +31,10 @@ class Pump:
 
     def start(self, reading: str) -> list[Publication]:  # noqa: ARG002 - other pumps need it
         """What it publishes when it is switched on. That makes no reading yet."""
+        return []
+
+    def births(self, reading: str, cycle: int) -> list[Publication]:  # noqa: ARG002 - other pumps need it
+        """What it publishes once more whenever it has connected, or is asked to."""
         return []
 
     def publications(self, reading: str, cycle: int) -> list[Publication]:  # noqa: ARG002 - other pumps need it
@@ -61,8 +67,13 @@ class SparkplugPump(Pump):
 
     publishes = "Sparkplug"
     topics = f"spBv1.0/{_GROUP}/DDATA/{_NODE}/<pump>"
+    _seq = 0
 
     def start(self, reading: str) -> list[Publication]:
+        return self.births(reading, 0)
+
+    def births(self, reading: str, cycle: int) -> list[Publication]:
+        self._seq = 1
         node = [
             field_of(1, BD_SEQ.encode()) + field_of(4, _INT64) + field_of(11, 0),
             field_of(1, REBIRTH.encode()) + field_of(4, _BOOLEAN) + field_of(14, 0),
@@ -72,7 +83,7 @@ class SparkplugPump(Pump):
             + field_of(2, alias)
             + field_of(4, _DOUBLE)
             + field_of(13, float(value))
-            for alias, (name, value) in enumerate(_values(reading, 0).items())
+            for alias, (name, value) in enumerate(_values(reading, cycle).items())
         ]
         return [
             _sparkplug(f"spBv1.0/{_GROUP}/NBIRTH/{_NODE}", node, 0),
@@ -82,14 +93,15 @@ class SparkplugPump(Pump):
     def publications(self, reading: str, cycle: int) -> list[Publication]:
         values = _values(reading, cycle).values()
         metrics = [field_of(2, alias) + field_of(13, float(value)) for alias, value in enumerate(values)]
-        return [_sparkplug(f"spBv1.0/{_GROUP}/DDATA/{_NODE}/{self.name}", metrics, 1 + cycle)]
+        self._seq = (self._seq + 1) % 256
+        return [_sparkplug(f"spBv1.0/{_GROUP}/DDATA/{_NODE}/{self.name}", metrics, self._seq)]
 
 
 def signals_tables() -> list[str]:
     """The lines of the configuration's tables that join what the pumps publish."""
     topics = {name: f'topic = "plant/+/{name}", max_age_s = 0' for name in _METRIC_OF}
     metrics = {name: f'metric = "{metric}"' for name, metric in _METRIC_OF.items()}
-    source = f'source = "sparkplug"\ngroup = "{_GROUP}"\nmachine = "{{device}}"'
+    source = f'source = "sparkplug"\ngroup = "{_GROUP}"\nmachine = "{{device}}"\nrebirth = true'
     lines = []
     for table, head, values in ((TOPICS, 'machine = "{1}"', topics), (SPARKPLUG, source, metrics)):
         lines += [f"[signals.{table}]", head, 'features = ["last"]\nevery_s = 0\nmin_gap_s = 0']

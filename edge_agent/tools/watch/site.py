@@ -26,6 +26,8 @@ BACK_S = 20.0
 CLOCK_TOLERANCE_S = 2.0
 _STATES = ("online", "draining", "stopped", "offline")
 _MAX_TEXT, _MAX_LIST, _MAX_NUMBER = 300, 20, 1e10
+# Machines that lack values, and the characters of such a machine's name.
+_MAX_LACKING, _MAX_NAME = 3, 128
 # Of one board: its state, info, health, and an alarm for each cause.
 _MAX_DOCUMENTS = 64
 # Those that are long tell of all tasks. What a document holds may take twelve times its bytes.
@@ -420,6 +422,27 @@ def duration(length_s: float) -> str:
         if length_s < 120 * size:
             return f"{length_s / size:.0f} {unit}"
     return f"{length_s / 86400:.0f} d"
+
+
+def with_details(phrase: str, row: Row) -> str:
+    """`model-fallback` with the bundle that does not open and why, `signals-stale` with the first machines that lack
+    values, and missed births; any other phrase as it is.
+    """
+    if phrase == "model-fallback" and (warning := text_at(row.info, "models.0.warning")):
+        return f"{phrase}: {warning}"
+    tables = row.health.get("signals")
+    if phrase != "signals-stale" or not isinstance(tables, dict):
+        return phrase
+    lacking = [
+        f"{machine[:_MAX_NAME]} lacks {', '.join(texts_at({'values': values}, 'values'))}"
+        for table in tables.values()
+        if isinstance(table, dict) and isinstance(table.get("lacking"), dict)
+        for machine, values in table["lacking"].items()
+    ]
+    more = f"; and {len(lacking) - _MAX_LACKING} more" if len(lacking) > _MAX_LACKING else ""
+    are_missed = any(isinstance(table, dict) and number_at(table, "births_missed_total") for table in tables.values())
+    missed = "; births were missed" if are_missed else ""
+    return f"{phrase}: {'; '.join(lacking[:_MAX_LACKING])}{more}{missed}" if lacking else phrase
 
 
 def row_document(row: Row) -> Document:

@@ -20,8 +20,8 @@ from edge_agent.tools.watch.site import (
     is_critical,
     number_at,
     text_at,
-    texts_at,
     time_at,
+    with_details,
 )
 
 STYLES = {
@@ -36,9 +36,6 @@ STYLES = {
     BoardLevel.STOPPED: "dim",
     BoardLevel.OK: "green",
 }
-
-# Machines that lack values, and the characters of such a machine's name.
-_MAX_LACKING, _MAX_NAME = 3, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,7 @@ def _wrong(row: Row, wall: float, separator: str) -> Text:
     ]
     # An alarm's message says more than the reason of its name.
     raised = {name for name, _ in row.alarms}
-    phrases = with_advice([_with_details(phrase, row) for phrase in row.why], row.level.name.lower())
+    phrases = with_advice([with_details(phrase, row) for phrase in row.why], row.level.name.lower())
     why = "; ".join(phrase for phrase in phrases if phrase.split(":", maxsplit=1)[0] not in raised)
     if why and row.level_age_s is not None:
         why = f"for {duration(row.level_age_s)}: {why}"
@@ -116,25 +113,6 @@ def _wrong(row: Row, wall: float, separator: str) -> Text:
         # They may have ended since.
         lines.append(Text(printable(f"its last alarms: {', '.join(sorted(raised))}"), "dim"))
     return Text(separator).join(lines)
-
-
-def _with_details(phrase: str, row: Row) -> str:
-    """`model-fallback` with the bundle that does not open and why, `signals-stale` with the first machines that lack
-    values; any other phrase as it is.
-    """
-    if phrase == "model-fallback" and (warning := text_at(row.info, "models.0.warning")):
-        return f"{phrase}: {warning}"
-    tables = row.health.get("signals")
-    if phrase != "signals-stale" or not isinstance(tables, dict):
-        return phrase
-    lacking = [
-        f"{machine[:_MAX_NAME]} lacks {', '.join(texts_at({'values': values}, 'values'))}"
-        for table in tables.values()
-        if isinstance(table, dict) and isinstance(table.get("lacking"), dict)
-        for machine, values in table["lacking"].items()
-    ]
-    more = f"; and {len(lacking) - _MAX_LACKING} more" if len(lacking) > _MAX_LACKING else ""
-    return f"{phrase}: {'; '.join(lacking[:_MAX_LACKING])}{more}" if lacking else phrase
 
 
 def _alarm_words(name: str, alarm: Document, wall: float) -> str:

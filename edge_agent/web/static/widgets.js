@@ -81,7 +81,8 @@ export function loginAddress() {
 
 // What a board or the broker's connection says in one of few known phrases.
 export function phraseWords(phrase) {
-  return has(`phrase.${phrase}`) ? t(`phrase.${phrase}`) : phrase;
+  const name = has(`phrase.${phrase}`) ? phrase : phrase.split(":", 1)[0];
+  return has(`phrase.${name}`) ? t(`phrase.${name}`) + phrase.slice(name.length) : phrase;
 }
 
 // "since 12:01 (4 min)", or that it began before the server was started.

@@ -25,15 +25,17 @@ def test_the_worst_boards_come_first_with_what_is_wrong() -> None:
 
 
 def test_machines_that_lack_values_are_named_with_them() -> None:
-    def words(lacking: Any) -> str:
+    def words(lacking: Any, **more: int) -> str:
         site = Site("r", "hall1")
-        play(site, "b", overall="degraded", reasons=["signals-stale"], signals={"pump": {"lacking": lacking}, "x": 7})
+        signals = {"pump": {"lacking": lacking, **more}, "x": 7}
+        play(site, "b", overall="degraded", reasons=["signals-stale"], signals=signals)
         return " ".join(" ".join(plain(site, 200)).split())
 
     assert "signals-stale: look at the sensors" in words({})
     assert "signals-stale: look at the sensors" in words(["p"])
     assert "signals-stale: pump.9 lacks temp, vib: look at the sensors" in words({"pump.9": ["temp", "vib"]})
     assert "p2 lacks v; and 2 more: look" in words({f"p{number}": ["v"] for number in range(5)})
+    assert "p lacks v; births were missed: look" in words({"p": ["v"]}, births_missed_total=3)
 
 
 def test_the_bundle_that_does_not_open_is_named_with_its_fault() -> None:
