@@ -362,6 +362,10 @@ def test_who_may_only_look_gets_no_buttons_and_a_login_brings_them(tmp_path: Pat
             view.goto(f"{page.url}/#/check")
             expect(view.locator(".card .fields").first).to_be_visible()
             expect(view.locator(".choice")).to_have_count(count)
+            # A phone's head shows everything, without moving it sideways.
+            view.set_viewport_size({"width": NARROW, "height": 800})
+            for words in ("hall1", "CRITICAL", "Try", "Log out"):
+                expect(view.locator("header").get_by_text(words, exact=True)).to_be_in_viewport(ratio=1)
             view.locator(".user button").click()
             expect(view.locator("input[name=username]")).to_be_visible()
 
