@@ -209,6 +209,9 @@ def _check_config(options: argparse.Namespace) -> int:
     _group(
         _value("--discover FILTERS", "listens to these topics, separated by commas, and proposes a [signals] table"),
         _value("--listen S", "how long it listens, in seconds (default: %(default)s)", _SECONDS, default=60.0),
+        _flag(
+            "--rebirth", "asks each Sparkplug node that sends data without a birth for one: it sends all metrics again"
+        ),
         title="signals",
     ),
     _bus_options(None),

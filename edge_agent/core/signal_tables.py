@@ -217,6 +217,14 @@ class SignalsTable(Table):
             return self.machine
         return "{node}/{device}" if self.device else "{node}"
 
+    def machine_of(self, topic_filter: str, topic: str) -> str | None:
+        """The machine of which a topic has a value; None if the filter does not match it."""
+        matched = topics.wildcard_values(topic_filter, topic)
+        if matched is None:
+            return None
+        machine = topics.fill_publish_pattern(self.machine, matched)
+        return self.names.get(machine, machine)
+
     def features_of(self, name: str) -> tuple[Feature, ...]:
         return self.values[name].features or self.features
 

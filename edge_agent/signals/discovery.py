@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -111,6 +112,8 @@ class Proposal:
     """What was heard but is not proposed, and why, in sentences."""
     other: Proposal | None = None
     """What else the same topics may mean, if they do not tell which level names the machine."""
+    more: tuple[Proposal, ...] = ()
+    """Tables of machines that publish in another way."""
 
     @property
     def name(self) -> str:
@@ -122,12 +125,16 @@ class Proposal:
     def table(self) -> dict[str, Any]:
         return {**self.keys, "values": {name: value.table for name, value in self.values.items()}}
 
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """All tables by name, this one first."""
+        tables = dict[str, dict[str, Any]]()
+        for proposal in (self, *self.more):
+            tables[_unused(proposal.name, tables)] = proposal.table()
+        return tables
+
 
 def propose(messages: Iterable[Message]) -> Proposal:
-    """A table for these messages, without values if they have neither numbers nor states.
-
-    It is of topics or of Sparkplug metrics; if both were heard, of topics.
-    """
+    """A table for these messages, or several; without values if they have neither numbers nor states."""
     plain, of_nodes = list[Message](), list[Message]()
     for message in messages:
         (of_nodes if sparkplug_source.is_sparkplug(message.topic) else plain).append(message)
@@ -136,8 +143,12 @@ def propose(messages: Iterable[Message]) -> Proposal:
         return proposal
     if not proposal.values:
         return _of_sparkplug(of_nodes)
-    proposal.left_out.append("Sparkplug: `--discover 'spBv1.0/#'` proposes a table for it")
-    return proposal
+    sparkplug_table = _of_sparkplug(of_nodes)
+    if not sparkplug_table.values:
+        proposal.left_out.extend(sparkplug_table.left_out)
+        return proposal
+    other = proposal.other and replace(proposal.other, more=(*proposal.other.more, sparkplug_table))
+    return replace(proposal, other=other, more=(*proposal.more, sparkplug_table))
 
 
 def _of_topics(messages: Iterable[Message]) -> Proposal:
@@ -178,9 +189,31 @@ def _with_machine(kept: Sequence[_Heard], levels: Sequence[int]) -> Proposal:
         candidate = candidates.setdefault((pattern, repr(value.path)), new)
         candidate.quality = candidate.quality or value.quality
         candidate.add("/".join(parts[level] for level in levels) or parts[0].lstrip("$") or "machine", value.contents)
-    values, machines, left_out = _chosen(candidates.values())
-    machine = "/".join(f"{{{number}}}" for number in range(1, len(levels) + 1)) or min(machines, default="")
-    return Proposal({} if machine == "{1}" else {"machine": machine}, values, machines, left_out)
+    proposals = []
+    for part in _by_payload([candidate for candidate in candidates.values() if candidate.is_value]):
+        values, machines, left_out = _chosen(part)
+        machine = "/".join(f"{{{number}}}" for number in range(1, len(levels) + 1)) or min(machines, default="")
+        proposals.append(Proposal({} if machine == "{1}" else {"machine": machine}, values, machines, left_out))
+    return replace(proposals[0], more=tuple(proposals[1:]))
+
+
+def _by_payload(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
+    """The values of each table: machines that publish the same topics with another payload need one of their own."""
+    groups: list[list[Candidate]] = []
+    for candidate in candidates:
+        joined = [group for group in groups if any(candidate.machines & each.machines for each in group)]
+        groups = [group for group in groups if group not in joined]
+        groups.append([candidate, *itertools.chain.from_iterable(joined)])
+    groups.sort(key=lambda group: (-len(set[str]().union(*(each.machines for each in group))), group[0].topic))
+    first, *others = groups or [[]]
+    tables = [first]
+    topics = {each.topic for each in first if not _is_named(each.path)}
+    for group in others:
+        if any(each.topic in topics and not _is_named(each.path) for each in group):
+            tables.append(group)
+        else:
+            first += group
+    return tables
 
 
 def _of_sparkplug(messages: Iterable[Message]) -> Proposal:
@@ -218,7 +251,7 @@ def _of_sparkplug(messages: Iterable[Message]) -> Proposal:
         left_out.append('other nodes and devices: only one was heard, so the table names it; "+" would follow all')
     if not values:
         left_out.append(
-            "Sparkplug nodes, because no birth with numbers came: have them send their births again, or listen longer"
+            "Sparkplug nodes, because no birth with numbers came: `--rebirth` asks them for one, or listen longer"
         )
     elif any(contents for levels, contents in heard.items() if levels not in followed):
         left_out.append('metrics of the nodes themselves: they need a table of their own, with `device = ""`')

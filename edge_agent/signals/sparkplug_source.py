@@ -54,6 +54,12 @@ def address_of(topic: str) -> tuple[str, str, str, str] | None:
     return group, kind, node, rest[0] if rest else ""
 
 
+def rebirth_request(group: str, node: str, now: float) -> Publication:
+    """Asks a node for a rebirth. now: seconds since 1970."""
+    payload = sparkplug.encode_rebirth(int(now * 1000))
+    return Publication(topic=f"{_NAMESPACE}/{group}/NCMD/{node}", payload=payload, qos=0)
+
+
 class RebirthLimiter:
     """Limits how often each node is asked for a rebirth. Tables that follow the same nodes share one."""
 
@@ -134,10 +140,6 @@ class _Node:
     devices: dict[str, _Device] = field(default_factory=dict)
     lacks_birth: bool = False
     """A rebirth would help: a birth or other messages were missed."""
-
-    @property
-    def rebirth_topic(self) -> str:
-        return f"{_NAMESPACE}/{self.group}/NCMD/{self.name}"
 
     def is_late_death(self, bd_seq: int | None) -> bool:
         """True for the death of an earlier session. Some clients number a death one higher than its birth."""
@@ -255,10 +257,10 @@ class SparkplugSource:
     def take_requests(self, now: float) -> Sequence[Publication]:
         if not self._config.rebirth:
             return ()
-        lacking = [node.rebirth_topic for node in self._nodes.values() if node.lacks_birth]
-        asked = [topic for topic in lacking if self._limiter.allow(topic, now)]
+        lacking = [rebirth_request(node.group, node.name, now) for node in self._nodes.values() if node.lacks_birth]
+        asked = [request for request in lacking if self._limiter.allow(request.topic, now)]
         self._requests += len(asked)
-        return [Publication(topic=topic, payload=sparkplug.encode_rebirth(int(now * 1000)), qos=0) for topic in asked]
+        return asked
 
     def as_health(self) -> dict[str, Any]:
         online = sum(node.is_online for node in self._nodes.values())

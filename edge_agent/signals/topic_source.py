@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from edge_agent.core import topics
 from edge_agent.core.messages import Publication
 from edge_agent.core.signal_tables import Path, SignalsTable
 from edge_agent.core.wording import cut, shown
@@ -104,10 +103,8 @@ class TopicSource:
             if len(topic) <= MAX_TOPIC_CHARS:
                 self._routes[topic] = routes
             for name, value in self._config.values.items():
-                matched = topics.wildcard_values(value.topic or "", topic)
-                if matched is not None:
-                    machine = topics.fill_publish_pattern(self._config.machine, matched)
-                    routes.setdefault(self._config.names.get(machine, machine), []).append(name)
+                if (machine := self._config.machine_of(value.topic or "", topic)) is not None:
+                    routes.setdefault(machine, []).append(name)
         return routes
 
 

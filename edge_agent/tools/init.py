@@ -7,7 +7,8 @@ import secrets
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from edge_agent.core import config, topics
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.kinds.registry import BUILT_IN_TASK, KINDS
 from edge_agent.core.kinds.task import DEFAULT_TEMPLATE, TaskBase
+from edge_agent.core.messages import Message
 from edge_agent.core.pipe import ECHO_MODEL, is_echo
 from edge_agent.core.signal_tables import SignalsTable
 from edge_agent.core.strict_json import NotJsonError, number_of
@@ -25,6 +27,7 @@ from edge_agent.core.terminal import aligned, fail
 from edge_agent.core.wording import cut, field_name, first_fault, printable, shown
 from edge_agent.loader import DEFAULT_PATH, check_document
 from edge_agent.signals.discovery import Proposal, propose
+from edge_agent.signals.sparkplug_source import address_of, rebirth_request
 from edge_agent.tools.ask import parse_input
 from edge_agent.tools.bus import OptionError, mqtt_table, with_flags
 from edge_agent.tools.client import Client
@@ -160,7 +163,8 @@ class _Form:
         with Client(f"init-{secrets.token_hex(4)}", link, filters) as client:
             if not client.connect(_CONNECT_S):
                 raise OptionError(f"--discover: {link.brokers} cannot be reached: {client.reason}")
-            messages = [*client.messages(seconds)]
+            heard = client.messages(seconds)
+            messages = [*(_asking_for_births(client, heard) if self._options.rebirth else heard)]
         proposal = propose(message for message in messages if not message.topic.startswith(f"{link.root}/"))
         if not messages:
             raise OptionError(f"--discover: no message on {shown(wanted)} in {seconds:g} s")
@@ -170,8 +174,8 @@ class _Form:
         proposal = shown_proposal(proposal)
         if sys.stdin.isatty():
             left_out = _comma_separated(input("\nValues to leave out, separated by commas (Enter keeps all): "))
-            values = {name: value for name, value in proposal.values.items() if name not in left_out}
-            proposal = replace(proposal, values=values or proposal.values)
+            first, *more = (_without(each, left_out) for each in (proposal, *proposal.more))
+            proposal = replace(first, more=tuple(more))
         self._proposal = proposal
 
     def _ask(self, option: str, about: str, default: Any = None, *, given: str | None = None) -> None:
@@ -224,9 +228,9 @@ class _Form:
         if self._examples:
             document["tasks"][values["task"]]["examples"] = self._examples
         if self._proposal is not None:
-            document["signals"] = {self._proposal.name: self._proposal.table()}
+            document["signals"] = self._proposal.tables()
             for task in document["tasks"].values():
-                task["signals"] = self._proposal.name
+                task["signals"] = [*document["signals"]] if self._proposal.more else self._proposal.name
         # The service has its own folder.
         is_service = self._options.out.absolute().parent == DEFAULT_PATH.parent
         return document if is_service else {"state_dir": "state", **document}
@@ -283,6 +287,24 @@ class _Form:
             print(printable(f"Answers to readings come on {self._values['publish'] or own.response(task)}."))
 
 
+def _asking_for_births(client: Client, messages: Iterable[Message]) -> Iterator[Message]:
+    """The messages; each Sparkplug node whose data come without its birth is asked for it, once."""
+    known = set[tuple[str, str]]()
+    for message in messages:
+        yield message
+        if (address := address_of(message.topic)) is not None:
+            group, kind, node, _ = address
+            if kind in ("NDATA", "DDATA") and (group, node) not in known:
+                client.link.publish(rebirth_request(group, node, time.time()))
+            if kind != "NDEATH":
+                known.add((group, node))
+
+
+def _without(proposal: Proposal, names: Collection[str]) -> Proposal:
+    values = {name: value for name, value in proposal.values.items() if name not in names}
+    return replace(proposal, values=values or proposal.values)
+
+
 def shown_proposal(proposal: Proposal) -> Proposal:
     """Prints the proposal, and another if the topics allow two; returns the one to take."""
     proposals = [proposal, *([proposal.other] if proposal.other is not None else ())]
@@ -301,7 +323,7 @@ def shown_proposal(proposal: Proposal) -> Proposal:
 
 
 def found_lines(proposal: Proposal) -> Iterator[str]:
-    """The machines and values that were heard, as a table."""
+    """The machines and values that were heard, as one table for each of the configuration."""
     names = ", ".join(proposal.machines[:_MAX_NAMED]) + (", …" if len(proposal.machines) > _MAX_NAMED else "")
     yield f"machines ({len(proposal.machines)}): {names}"
     rows = [("value", "from", "path", "example", "machines", "messages")]
@@ -315,6 +337,11 @@ def found_lines(proposal: Proposal) -> Iterator[str]:
     yield from (f"left out: {text}" for text in proposal.left_out)
     if all(value.is_optional for value in proposal.values.values()):
         yield "warning: no value is of all machines, so all are `optional`: is each of these really a machine?"
+    for other in proposal.more:
+        yield "and a table of its own, because these machines publish in another way:"
+        yield from found_lines(other)
+        if missing := sorted(proposal.values.keys() ^ other.values.keys()):
+            yield f"warning: not in both tables: {', '.join(missing)}; give the same values the same names in the file"
 
 
 def _signals_lines(tables: Mapping[str, dict[str, Any]]) -> Iterator[str]:

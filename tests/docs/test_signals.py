@@ -23,7 +23,7 @@ def test_the_payloads_of_each_source_are_read_with_the_keys_beside_them() -> Non
         for payload, text in ways_to_read(payloads, keys):
             value = ValueTable.model_validate({"topic": "t", **tomllib.loads(text)})
             found.append(values.read(value, values.parse(payload.encode()), 0.0, 60.0))
-    assert found == [7.9, 7.9, 1.0, 1.0, 81.5, 3.2, 27.3, 21.0, 21.0, 21.0, 91.5]
+    assert found == [7.9, 7.9, 1.0, 7.31, 1.0, 81.5, 3.2, 27.3, 21.0, 21.0, 21.0, 91.5]
 
 
 def test_the_input_that_is_shown_has_the_fields_of_the_first_table() -> None:

@@ -208,6 +208,24 @@ def test_what_only_some_machines_have_is_optional_and_what_shares_nothing_is_no_
     ]
 
 
+def test_machines_with_another_payload_on_the_same_topics_get_a_table_of_their_own() -> None:
+    bare = [(f"plant/pump-{number}/{name}", "5") for number in (7, 8) for name in ("vibration", "temperature")]
+    wrapped = [(f"plant/press-1/{name}", '{"value":5}') for name in ("vibration", "temperature")]
+    proposal = propose(heard(*bare, *wrapped))
+    (other,) = proposal.more
+    assert (proposal.machines, other.machines) == (["pump-7", "pump-8"], ["press-1"])
+    assert {name: value.table for name, value in other.values.items()} == {
+        name: {"topic": f"plant/+/{name}", "path": ["value"]} for name in ("temperature", "vibration")
+    }
+    assert not any("shares no value" in text for text in proposal.left_out)
+    assert list(proposal.tables()) == ["plant", "plant_2"]
+    tables = [new_table(name, SignalsTable.model_validate(table)) for name, table in proposal.tables().items()]
+    for message in heard(*bare, *wrapped, *bare):
+        for table in tables:
+            list(table.receive(message.topic, message.payload, is_retained=False, now=1.8e9))
+    assert [sorted(table.machines) for table in tables] == [proposal.machines, other.machines]
+
+
 def test_a_proposal_fits_into_a_table_and_says_what_does_not() -> None:
     proposal = propose(heard(*((f"plant/p{number}/x{value}/temp", "1") for number in (1, 2) for value in range(40))))
     assert len(proposal.values) <= MAX_VALUES
@@ -266,7 +284,10 @@ def test_sparkplug_without_births_or_beside_topics_is_named() -> None:
     assert propose([*data, *births("P/NBIRTH/m")]).keys["node"] == "+"
     proposal = propose([*heard(*PLAIN), *births("P/NBIRTH/n"), *heard(("spBv1.0/STATE/h", '{"timestamp":1,"up":1}'))])
     assert set(proposal.values) == {"vibration", "temperature", "state"}
-    assert proposal.left_out[-1] == "Sparkplug: `--discover 'spBv1.0/#'` proposes a table for it"
+    (other,) = proposal.more
+    assert (other.keys["node"], set(other.values)) == ("n", {"motor_temp", "runs"})
+    assert list(proposal.tables()) == ["plant", "P"]
+    assert propose([*heard(*PLAIN), *data]).left_out[-1] == left_out
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,14 @@ temp = { topic = "plant/+/temp", path = ["value"] }
 """
 
 
-def heard_of(*messages: tuple[str, str], settings: SignalsTable | None = None, **more: Any) -> list[Check]:
+def heard_of(
+    *messages: tuple[str, str],
+    settings: SignalsTable | None = None,
+    elsewhere: AbstractSet[str] = frozenset(),
+    **more: Any,
+) -> list[Check]:
     settings = settings or config(TABLE).signals["pump"]
-    heard = Heard(settings, new_table("pump", settings))
+    heard = Heard(settings, new_table("pump", settings), elsewhere=elsewhere)
     for topic, payload in messages:
         message = Message(topic=topic, payload=payload.encode(), qos=0, packet_id=0, received_at=0.0, **more)
         heard.receive(message, 1.8e9)
@@ -70,6 +76,14 @@ def test_the_first_payload_that_cannot_be_read_is_shown() -> None:
     assert low.advice == "look at the sensor, or correct the range"
     mixed = heard_of(("plant/a/vib", "1"), ("plant/b/vib", "9,5"), ("plant/a/temp", '{"value":2}'))
     assert mixed[0].advice == "set `decimal_comma = true` for this value, or have the sender write a point"
+
+
+def test_machines_of_another_table_on_the_same_topics_are_no_fault() -> None:
+    messages = [("plant/a/vib", "1"), ("plant/a/temp", '{"value":2}')]
+    messages += [("plant/b/vib", '{"value":1}'), ("plant/b/temp", "2")]
+    assert len(found(heard_of(*messages))) == 2
+    (check,) = heard_of(*messages, elsewhere={"b"})
+    assert check.found == "pump: all values were read; machines: a"
 
 
 def test_machines_that_lack_a_value_or_are_too_many_are_named() -> None:

@@ -19,6 +19,7 @@ from edge_agent.tools import init
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.client import Client
 from tests.helpers.processes import EdgeAgent, Mosquitto
+from tests.helpers.sparkplug import Payload
 from tests.helpers.support import CONFIG
 
 BOARD = ("--site", "hall1", "--device", "board1")
@@ -223,6 +224,26 @@ def publishing(port: int, *messages: tuple[str, str]) -> Iterator[None]:
         thread.join()
 
 
+@contextmanager
+def wakes_sparkplug(port: int) -> Iterator[None]:
+    """A Sparkplug node whose data have no names until somebody asks for its birth."""
+
+    def payload(**metric: object) -> bytes:
+        return bytes(Payload(metrics=[{"alias": 1, "float_value": 7.5, **metric}]).SerializeToString())
+
+    def answer() -> None:
+        asked.wait("spBv1.0/P/NCMD/n")
+        asked.publish("spBv1.0/P/NBIRTH/n", payload(name="Vib"), qos=0)
+
+    with closing(Client(port, "5")) as asked:
+        asked.subscribe("spBv1.0/P/NCMD/n")
+        asked.publish("spBv1.0/P/NDATA/n", payload(), retain=True)
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield
+        thread.join()
+
+
 def test_in_doubt_both_proposals_are_printed_and_a_terminal_asks_for_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -269,6 +290,11 @@ def test_listening_proposes_the_values_of_a_plant(
         assert 'no message on "nobody/#" in 0.3 s' in capsys.readouterr().err
         assert cli.main(["init", *BOARD, *TASK, *words[:-3], "fac/#", "--listen", "1", "--force"]) == cli.EXIT_USAGE
         assert "--discover: no values in " in capsys.readouterr().err
+        with wakes_sparkplug(port):
+            mixed = written(*BOARD, *TASK, *words[:-3], "plant/#, spBv1.0/#", "--listen", "1.5", "--rebirth", "--force")
+        assert mixed.tasks["pump-triage"].signals == ("plant", "P")
+        assert set(mixed.signals["P"].values) == {"vib"}
+        assert "warning: not in both tables: temp; give" in capsys.readouterr().out
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
         answering(monkeypatch, iter(["vib", "", "", ""]))
         assert set(written(*BOARD, *TASK, *words, "--system", "x", "--force").signals["plant"].values) == {"temp"}

@@ -6,9 +6,9 @@ import difflib
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from edge_agent.core import topics
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Message
 from edge_agent.core.signal_tables import SignalsTable
@@ -28,6 +28,7 @@ _WAIT_S = 3.0
 # For the nodes of other groups, if a table hears none of its own.
 _NODES_S = 10.0
 _MAX_NAMED = 5
+_MAX_FAULTS = 1000
 _ADVICE = {
     "decimal-comma": "set `decimal_comma = true` for this value, or have the sender write a point",
     values.OUT_OF_RANGE: "look at the sensor, or correct the range",
@@ -43,7 +44,12 @@ class _Value:
     messages: int = 0
     retained: int = 0
     taken: int = 0
-    first_fault: tuple[Message, str] | None = None
+    first_faults: dict[str, tuple[Message, str]] = field(default_factory=dict)
+    """The first message of each machine that was not taken, and the reason."""
+
+    def add_fault(self, machine: str, message: Message, reason: str) -> None:
+        if len(self.first_faults) < _MAX_FAULTS:
+            self.first_faults.setdefault(machine, (message, reason))
 
 
 @dataclass(slots=True)
@@ -53,6 +59,8 @@ class Heard:
     config: SignalsTable
     table: SignalTable
     by_value: dict[str, _Value] = field(default_factory=dict)
+    elsewhere: AbstractSet[str] = frozenset()
+    """Machines that only other tables follow, whose messages on the same topics look different."""
     other_nodes: Sequence[str] = ()
     """Sparkplug nodes that other groups or filters have, if the table hears none."""
 
@@ -60,7 +68,8 @@ class Heard:
         for _ in self.table.receive(message.topic, message.payload, is_retained=message.is_retained, now=now):
             pass
         for name, value in self.config.values.items():
-            if value.topic is None or not topics.matches(value.topic, message.topic):
+            machine = self.config.machine_of(value.topic or "", message.topic)
+            if machine is None:
                 continue
             heard = self.by_value.setdefault(name, _Value())
             if message.is_retained and not value.retained:
@@ -70,10 +79,10 @@ class Heard:
             try:
                 content = values.read(value, values.parse(message.payload), now, self.config.max_age_of(name))
             except NotTakenError as error:
-                heard.first_fault = heard.first_fault or (message, error.reason)
+                heard.add_fault(machine, message, error.reason)
                 continue
             if isinstance(content, values.Absent):
-                heard.first_fault = heard.first_fault or (message, values.ABSENT.value)
+                heard.add_fault(machine, message, values.ABSENT.value)
             else:
                 heard.taken += 1
 
@@ -120,7 +129,9 @@ def signals_checks(config: Config, *, listen_s: float = LISTEN_S) -> Iterator[Ch
         nodes = _sparkplug_nodes(client_id, config, min(listen_s, _NODES_S))
         for each in heard.values():
             each.other_nodes = nodes
+    followed = {machine for each in heard.values() for machine in each.table.machines}
     for name, each in heard.items():
+        each.elsewhere = followed - each.table.machines.keys()
         yield from table_checks(name, each, seconds)
     yield from trained_checks(config, trained_fields(in_force(config)))
 
@@ -155,12 +166,12 @@ def _value_checks(key: str, heard: Heard, seconds: float) -> Iterator[Check]:
         where = f"{key}.values.{name}"
         if value.metric is not None:
             yield from _metric_checks(where, name, value.metric, heard, seconds)
-        elif known.first_fault is not None and not known.taken:
-            message, reason = known.first_fault
+        elif known.first_faults and not known.taken:
+            message, reason = next(iter(known.first_faults.values()))
             found = f"{where}: {shown(message.topic)} {_why(reason)}: {_payload(message)}"
             yield warning("signals", found, _advice(reason))
-        elif known.first_fault is not None:
-            message, reason = known.first_fault
+        elif own := [fault for machine, fault in known.first_faults.items() if machine not in heard.elsewhere]:
+            message, reason = own[0]
             why = _why(reason)
             taken = f"{known.taken} of {known.messages} messages could be read"
             found = f"{where}: {taken}; the first of the others: {shown(message.topic)} {why}: {_payload(message)}"
