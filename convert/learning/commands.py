@@ -52,8 +52,14 @@ _MINUTES = (
 _ANY_ACCURACY = "also write a model that is no better than always giving the most frequent answer, or the median"
 _CHECK = "only print how the rows are read and what is doubtful about them; train nothing"
 _TEACHER = "a bundle, .gguf or checkpoint whose answers the model also learns; --labelled may then be left out"
-_UNLABELLED = "rows without answers: usual readings, for tasks of the kind unusual"
-_CLASSIFY = "make a task of this name, of the kind classify, from the answers that people gave to unusual readings"
+_UNLABELLED = (
+    "rows without answers, in one or more files: usual readings, for tasks of the kind unusual; with --teacher, inputs "
+    "for it to answer"
+)
+_CLASSIFY = (
+    "make a task of this name, of the kind classify, from the answers that people gave to unusual readings; --labelled "
+    "may also have rows of this task"
+)
 _WORK = "folder that keeps the teacher's answers for the next run (default: the user's cache)"
 
 
@@ -101,7 +107,7 @@ TRAINING = Command(
     ],
     groups={
         "without labels, or with a teacher": [
-            option("--unlabelled", "FILE", f"{_UNLABELLED}; with --teacher, inputs for it to answer"),
+            option("--unlabelled", "FILE", _UNLABELLED, nargs="+", action="extend"),
             option("--classify", "NAME", _CLASSIFY, parse_task_name),
             option("--teacher", "MODEL", _TEACHER),
             option("--work", "DIR", _WORK),

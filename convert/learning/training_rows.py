@@ -77,19 +77,8 @@ class Row:
 
 
 def read_training_rows(paths: Sequence[Path], tasks: dict[str, Task]) -> tuple[list[Row], list[str]]:
-    """The labelled rows of the files, in the order of time if any has one; and notes on them. Raises ConvertError.
-
-    A row counts once if it carries a time or two files have it. Without times, a file may have equal readings.
-    """
-    first_in, rows, repeated = dict[tuple[object, ...], Path](), list[Row](), 0
-    for path in paths:
-        for row in read_rows(path, tasks, is_labelled=True):
-            key = (row.task.name, row.time, row.group, row.text, row.answer_text)
-            if key in first_in and (row.time is not None or first_in[key] != path):
-                repeated += 1
-            else:
-                first_in.setdefault(key, path)
-                rows.append(row)
+    """The labelled rows of the files, in the order of time if any has one; and notes on them. Raises ConvertError."""
+    rows, repeated = read_labelled(paths, tasks)
     where = ", ".join(escaped(str(path)) for path in paths)
     if len(rows) < MIN_ROWS:
         raise ConvertError(f"{where}: should have at least {MIN_ROWS} rows (got {len(rows)})")
@@ -106,14 +95,33 @@ def read_training_rows(paths: Sequence[Path], tasks: dict[str, Task]) -> tuple[l
     return in_order_of_time(rows), notes
 
 
-def read_unlabelled(path: Path, tasks: dict[str, Task], labelled: Sequence[Row]) -> list[Row]:
-    """The rows of a file without answers: each input once, and none that a labelled row has. Raises ConvertError."""
+def read_labelled(paths: Sequence[Path], tasks: Mapping[str, Task]) -> tuple[list[Row], int]:
+    """The labelled rows of the files, and how many were left out as repeats. Raises ConvertError.
+
+    A row counts once if it carries a time or two files have it. Without times, a file may have equal readings.
+    """
+    first_in, rows, repeated = dict[tuple[object, ...], Path](), list[Row](), 0
+    for path in paths:
+        for row in read_rows(path, tasks, is_labelled=True):
+            key = (row.task.name, row.time, row.group, row.text, row.answer_text)
+            if key in first_in and (row.time is not None or first_in[key] != path):
+                repeated += 1
+            else:
+                first_in.setdefault(key, path)
+                rows.append(row)
+    return rows, repeated
+
+
+def read_unlabelled(paths: Sequence[Path], tasks: dict[str, Task], labelled: Sequence[Row]) -> list[Row]:
+    """The rows of files without answers: each input once, and none that a labelled row has. Raises ConvertError."""
     known = {(row.task.name, row.text) for row in labelled}
-    rows = {(row.task.name, row.text): row for row in in_order_of_time(read_rows(path, tasks, is_labelled=False))}
+    read = [row for path in paths for row in read_rows(path, tasks, is_labelled=False)]
+    rows = {(row.task.name, row.text): row for row in in_order_of_time(read)}
     unlabelled = [row for key, row in rows.items() if key not in known]
     if len(unlabelled) < MIN_ROWS:
         rule = f"should have at least {MIN_ROWS} different inputs that no labelled row has"
-        raise ConvertError(f"{escaped(str(path))}: {rule} (got {len(unlabelled)})")
+        where = ", ".join(escaped(str(path)) for path in paths)
+        raise ConvertError(f"{where}: {rule} (got {len(unlabelled)})")
     return unlabelled
 
 

@@ -23,7 +23,7 @@ from ..printing import complain, print_json
 from ..write.bundle import new_bundle, verify_bundle
 from ..write.manifest import PAGE_FILE, signer
 from .runs import in_groups
-from .training_rows import MIN_ROWS, Row, by_task, in_order_of_time, read_rows
+from .training_rows import MIN_ROWS, Row, by_task, in_order_of_time, read_labelled, read_rows
 from .usual_report import UnusualQuality, UnusualTraining
 from .usual_training import UnusualJob, judge_unusual, write_unusual_bundle
 
@@ -71,6 +71,9 @@ def train_unusual(given: argparse.Namespace, tasks: Mapping[str, Task]) -> None:
 def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tuple[list[Row], list[str]]:
     """The rows of a task of the kind `unusual` as those of a `classify` task; and warnings. Raises ConvertError."""
     rows = _read(given, tasks)
+    # Of a reading that people named for both tasks, the row of this one counts.
+    own = {row.text for row in rows if _is_of(given.classify, row)}
+    rows = [row for row in rows if _is_of(given.classify, row) or row.text not in own]
     if len(of_task := by_task(rows)) > 1:
         raise ConvertError(f"--classify makes a task from the rows of one task (got {', '.join(of_task)})")
     config = rows[0].task.config
@@ -102,6 +105,10 @@ def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tup
     return classified, notes
 
 
+def _is_of(name: str, row: Row) -> bool:
+    return row.request.fields.get("task") == name
+
+
 def print_task(task: Task) -> None:
     """A task of the kind `classify` as the board's configuration needs it."""
     labels = escaped(compact_json([*task.config.choices]), limit=5000)
@@ -121,11 +128,13 @@ def _read(given: argparse.Namespace, tasks: Mapping[str, Task]) -> list[Row]:
         raise ConvertError(f"{escaped(str(given.tasks))}: has no such task; {rule}")
     rows = [
         replace(row, request=replace(row.request, fields=row.request.fields | {"answer": USUAL}))
-        for row in ([] if given.unlabelled is None else read_rows(given.unlabelled, unusual, is_labelled=False))
+        for path in given.unlabelled or ()
+        for row in read_rows(path, unusual, is_labelled=False)
     ]
-    for path in given.labelled or ():
-        rows += read_rows(path, unusual, is_labelled=True)
-    return in_order_of_time(rows)
+    if given.classify is not None and len(unusual) == 1:
+        # A board that runs an earlier model of the new task has rows of it, too.
+        unusual |= {given.classify: next(iter(unusual.values()))}
+    return in_order_of_time(rows + read_labelled(given.labelled or (), unusual)[0])
 
 
 def _print_choices(task: UnusualQuality) -> None:

@@ -85,7 +85,7 @@ def _row(where: str, value: object, tasks: Mapping[str, Task], *, is_labelled: b
     """Raises RowsError, which says what is wrong with the value."""
     if not isinstance(value, dict):
         raise RowsError([f"should be an object (got {shown(value)})"])
-    usual = [name for name in tasks if name != BUILT_IN_TASK]
+    usual = [*dict.fromkeys(task.name for task in tasks.values() if task.name != BUILT_IN_TASK)]
     if "task" not in value and len(usual) != 1:
         raise RowsError([f"task: required, because the configuration has several: {', '.join(usual)}"])
     name = value["task"] if "task" in value else usual[0]

@@ -116,7 +116,7 @@ def test_no_teacher_answers_with_a_number(tmp_path: Path) -> None:
     rows_of(tmp_path, [1.0, 2.0] * 30)
     (tmp_path / "inputs.jsonl").write_text('{"input": {"rms": 1}}\n', "utf-8")
     with pytest.raises(ConvertError, match="is of the kind estimate, and no teacher answers with a number"):
-        read_unlabelled(tmp_path / "inputs.jsonl", read_tasks(tmp_path / "config.toml"), [])
+        read_unlabelled([tmp_path / "inputs.jsonl"], read_tasks(tmp_path / "config.toml"), [])
 
 
 def test_numbers_are_all_held_out_because_intervals_need_many(tmp_path: Path) -> None:

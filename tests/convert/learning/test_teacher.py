@@ -40,7 +40,7 @@ def read(
     (folder / "config.toml").write_text(tasks, "utf-8")
     known = read_tasks(folder / "config.toml")
     rows = read_training_rows([write_lines(folder / "rows.jsonl", *labelled)], known)[0] if labelled else []
-    return rows, read_unlabelled(write_lines(folder / "inputs.jsonl", *unlabelled), known, rows)
+    return rows, read_unlabelled([write_lines(folder / "inputs.jsonl", *unlabelled)], known, rows)
 
 
 def biased(labelled: Sequence[Row], unlabelled: Sequence[Row]) -> Teacher:
@@ -61,11 +61,11 @@ def test_rows_without_labels_may_be_csv(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(TASKS, "utf-8")
     cells = "".join(f"{one['input']['rms']}\n" for one in inputs(0, 60))
     (tmp_path / "inputs.csv").write_text(f"rms\n{cells}", "utf-8")
-    rows = read_unlabelled(tmp_path / "inputs.csv", read_tasks(tmp_path / "config.toml"), [])
+    rows = read_unlabelled([tmp_path / "inputs.csv"], read_tasks(tmp_path / "config.toml"), [])
     assert [row.text for row in rows] == [row.text for row in read(tmp_path, [], inputs(0, 60))[1]]
     (tmp_path / "inputs.csv").write_text("rms,label\n5,loud\n", "utf-8")
     with pytest.raises(ConvertError, match=r"inputs.csv:2: answer: rows without labels have none"):
-        read_unlabelled(tmp_path / "inputs.csv", read_tasks(tmp_path / "config.toml"), [])
+        read_unlabelled([tmp_path / "inputs.csv"], read_tasks(tmp_path / "config.toml"), [])
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def demo_rows(folder: Path, *more: object, tasks: Path = DEMO_TASKS) -> list[Row
     lines = write_lines(folder / "inputs.jsonl", *asked, *more)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("convert.learning.training_rows.MIN_ROWS", 8)
-        return read_unlabelled(lines, read_tasks(tasks), [])
+        return read_unlabelled([lines], read_tasks(tasks), [])
 
 
 def ask(bundle: Path, unlabelled: Sequence[Row], work: Path) -> tuple[Teacher, list[str]]:

@@ -271,6 +271,15 @@ def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
     assert "each has fewer than 20 rows, which it does not learn: belt 3" in done.stderr
     assert "no label is usual" not in done.stderr
     assert cli(*rows, "--classify", "pump state").returncode == 2
+    # The board runs the new task, too; of a reading that has rows of both, that of the new one counts.
+    (tmp_path / "state.jsonl").write_text(
+        lines(pump(3, 6)[:2], answer="cooler", task="pump-state") + lines(pump(25, 8), answer="belt", task="pump-state")
+    )
+    both = (*rows, "--labelled", tmp_path / "state.jsonl")
+    week = ("--unlabelled", folder / "week.jsonl", folder / "week.jsonl")
+    done = cli(*both, *week, "--classify", "pump-state")
+    assert ": belt 26, cooler 32, usual 840" in done.stdout
+    assert 'task: should be one of pump (got "pump-state")' in cli(*both).stderr
     (tmp_path / "found.jsonl").write_text("".join(lines(pump(20), answer=f"fault {at}") for at in range(201)))
     refused = cli(*rows, "--classify", "pump-state")
     assert (refused.returncode, "at most 200 labels (got 201" in refused.stderr) == (1, True)
