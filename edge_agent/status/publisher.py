@@ -1,10 +1,13 @@
 """Publishes what the board reports about itself: state, info, health, alarms, events and Home Assistant discovery."""
 
+import hashlib
 import logging
 import math
 import platform
+import sys
 import time
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from edge_agent import __version__
@@ -167,7 +170,9 @@ class StatusPublisher:
                 "edge_agent": __version__,
                 "llama_cpp_python": _installed_version("llama-cpp-python"),
                 "paho_mqtt": _installed_version("paho-mqtt"),
+                "folder": _version_folder(Path(sys.prefix)),
             },
+            "config_sha256": _config_sha256(self._config),
         }
 
     def publish_state(self, state: State, reason: str | None) -> None:
@@ -247,6 +252,17 @@ class StatusPublisher:
             unmeasured=self.alarms.unmeasured,
             is_loading=self._presence.is_starting or self._model_switch.is_underway,
         )
+
+
+def _version_folder(program: Path) -> str | None:
+    """The name of the folder in /opt/edge-agent/versions, which tells builds of one version apart."""
+    return program.name if program.parent.name == "versions" else None
+
+
+def _config_sha256(config: Config) -> str:
+    """The first digits, of the keys that are set: another version may have other defaults."""
+    document = config.model_dump_json(exclude_unset=True, warnings=False)
+    return hashlib.sha256(document.encode()).hexdigest()[:16]
 
 
 def _installed_version(package: str) -> str | None:

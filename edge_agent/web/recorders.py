@@ -19,6 +19,8 @@ _MAX_EVENT_FIELDS = 8
 class _Known:
     level: str | None = None
     alarms: set[str] = field(default_factory=set)
+    version: str | None = None
+    config: str | None = None
 
 
 class ChangeRecorder:
@@ -63,6 +65,7 @@ class ChangeRecorder:
         for row in rows:
             known = self._known(row.device)
             self._note_level(row, known, wall)
+            self._note_software(row, known, wall)
             raised = dict(row.alarms)
             for name, alarm in row.alarms:
                 self._heard.add((row.device, name))
@@ -83,6 +86,16 @@ class ChangeRecorder:
         if known.level is not None:
             self._add(row, wall, "level", level, "; ".join(row.why) or None)
         known.level = level
+
+    def _note_software(self, row: Row, known: _Known, wall: float) -> None:
+        """By what `info` says since this process has heard it first."""
+        version = text_at(row.info, "versions.folder") or text_at(row.info, "versions.edge_agent")
+        config = text_at(row.info, "config_sha256")
+        if version and known.version and version != known.version:
+            self._add(row, wall, "event", "version-changed", f"now {cut(version)}, before {cut(known.version)}")
+        if config and known.config and config != known.config:
+            self._add(row, wall, "event", "config-changed", f"now {config[:8]}, before {known.config[:8]}")
+        known.version, known.config = version or known.version, config or known.config
 
     def _add(
         self, row: Row, wall: float, what: str, name: str, text: str | None = None, alarm: Document | None = None

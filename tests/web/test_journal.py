@@ -72,6 +72,17 @@ def test_an_alarm_is_an_entry_when_it_is_raised_and_when_it_ends(tmp_path: Path)
     ]
 
 
+def test_another_version_or_configuration_of_a_board_is_an_entry(tmp_path: Path) -> None:
+    plant = online(tmp_path)
+    for config, folder in (("aaaa0000c", "v1"), ("aaaa0000c", "v1"), ("aaaa0000c", "v2"), ("bbbb0000c", "v2")):
+        info = {"versions": {"edge_agent": "0.2.0", "folder": folder}, "config_sha256": config}
+        plant.say("info", json.dumps(info).encode())
+    assert plant.entries == [
+        ("event", "version-changed", "now v2, before v1"),
+        ("event", "config-changed", "now bbbb0000, before aaaa0000"),
+    ]
+
+
 @pytest.mark.parametrize("state", [boards.will(), boards.state("stopped"), boards.state("offline", reason="starting")])
 def test_an_alarm_of_a_board_that_was_killed_or_stopped_has_not_ended_but_is_void(tmp_path: Path, state: bytes) -> None:
     plant = online(tmp_path)
