@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -13,7 +14,7 @@ import pytest
 from edge_agent.agent import Agent
 from edge_agent.board.reading import BoardReading, Memory, Thermal
 from edge_agent.core.messages import Publication
-from edge_agent.core.pipe import EngineRequest, Event, Loading, Progress, Ready
+from edge_agent.core.pipe import EngineRequest, Event, Loading, Progress, Ready, Student
 from edge_agent.core.topics import TaskTopics
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
@@ -26,7 +27,7 @@ from edge_agent.status.presence import State
 from edge_agent.worker.process import WorkerExited, WorkerProcess
 from edge_agent.worker.supervisor import FromWorker
 from tests.helpers.facts import READY
-from tests.helpers.support import BASE, config, inbound, labelled, received, with_model
+from tests.helpers.support import BASE, MODEL, config, inbound, labelled, received, with_model
 from tests.helpers.workers import KILLED, FakeProcess, fake_processes
 from tests.models.test_bundle import OTHER_WEIGHTS, bundle
 
@@ -242,6 +243,27 @@ def test_a_fault_in_any_part_is_an_alarm_and_a_reason_of_health(monkeypatch: pyt
 
 
 @pytest.mark.expects_warning
+def test_a_task_whose_model_the_bundle_lacks_is_a_reason_of_health_and_named_in_info(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for more, task in (('[tasks.watch]\nkind = "unusual"\n', "watch"), ('[tasks.t]\nkind = "generate"\n', None)):
+        agent = an_agent(more)
+        assert "task-without-model" not in agent._status.health(0.0)["reasons"]
+        with_worker(monkeypatch, agent)
+        assert ("task-without-model" in agent._status.health(1.0)["reasons"]) == (task is not None)
+        warning = agent._status._info()["models"][0]["warning"] or ""
+        assert ("the bundle has no model for the task watch" in warning) == (task is not None)
+
+
+def test_a_trained_model_serves_the_tasks_that_it_was_trained_for() -> None:
+    student = Student(name="s", path="s.json", sha256="5", quantization="q", tasks={"s": ()})
+    trained = replace(MODEL, reads_fields=True, held_out={"t": ()}, students=(student,))
+    alone = replace(MODEL, path=Path("s.json"), students=(student,))
+    for model, served in ((MODEL, "stu"), (trained, "st"), (alone, "s")):
+        assert "".join(name for name in "stu" if model.serves(name, has_own_model=False)) == served
+    assert [name for name in "stu" if trained.serves(name, has_own_model=True)] == ["s"]
+
+
 def test_the_watchdog_hears_which_part_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = an_agent()
     process = with_worker(monkeypatch, agent)

@@ -83,6 +83,14 @@ class Model:
         """The small model of the bundle that was made for this task."""
         return next((student.name for student in self.students if task in student.tasks), None)
 
+    def serves(self, task: str, *, has_own_model: bool) -> bool:
+        """Whether the bundle has a model for a task. has_own_model: see TaskBase."""
+        if self.answerer_of(task) is not None:
+            return True
+        # A file of usual readings stands for a large model where there is none.
+        is_large = not has_own_model and self.path.suffix != ".json"
+        return is_large and (not self.reads_fields or task in self.held_out)
+
     @property
     def weights_sha256(self) -> str:
         """The hashes of the model and its adapters, which decide all it computes."""

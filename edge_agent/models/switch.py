@@ -293,7 +293,15 @@ class ModelSwitch:
             for each in (old, model)
         )
         event = {"model": model.key, "how": attempt.how, "old": before, "new": after, "by": attempt.by}
-        data = {"changed": True, **event, "canaries": canary_count, "is_beside": attempt.runs_beside}
+        if unserved := self._dispatcher.unserved_tasks(model):
+            log.warning("%s has no model for these tasks, so they are not answered: %s", model.key, ", ".join(unserved))
+        data = {
+            "changed": True,
+            **event,
+            "canaries": canary_count,
+            "is_beside": attempt.runs_beside,
+            "unserved_tasks": unserved,
+        }
         return Switched(ready, event, data)
 
     def _return_to_old(self, attempt: _Attempt, error: CommandError) -> SwitchFailed:

@@ -8,6 +8,7 @@ from typing import Any
 from edge_agent.board.governor import RELAX_S
 from edge_agent.core.codes import Code, Error, Refusal, Status
 from edge_agent.core.config import Config
+from edge_agent.core.kinds.registry import BUILT_IN_TASK
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import (
     Cancel,
@@ -60,6 +61,7 @@ class Dispatcher:
         self._store = delivery.store
         self._send = send
         self._forecast = Forecast()
+        self._tasks = tasks
         self._queue = RequestQueue(config, self._forecast)
         self.slots = Slots(self._forecast)
         self.admission = Admission(
@@ -281,8 +283,17 @@ class Dispatcher:
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
         """New tasks and limits; requests that wait or run keep what they came with."""
+        self._tasks = tasks
         self.admission.reconfigure(config, tasks)
         self._queue.reconfigure(config)
+
+    def unserved_tasks(self, model: Model) -> list[str]:
+        """The configured tasks for which this model's bundle has no model."""
+        return [
+            name
+            for name, task in self._tasks.items()
+            if name != BUILT_IN_TASK and not model.serves(name, has_own_model=task.config.has_own_model)
+        ]
 
     def as_health(self, now: float) -> dict[str, Any]:
         """Times are milliseconds; what nothing was measured of is null."""

@@ -15,6 +15,7 @@ REASONS = {
     "data-connection-lost": Severity.CRITICAL,
     "model-not-loaded": Severity.CRITICAL,
     "model-fallback": Severity.WARNING,
+    "task-without-model": Severity.WARNING,
     "connection-unstable": Severity.WARNING,
     "publishing-refused": Severity.WARNING,
     "subscription-refused": Severity.WARNING,

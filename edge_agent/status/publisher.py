@@ -143,7 +143,10 @@ class StatusPublisher:
 
     def _info(self) -> dict[str, Any]:
         """What this board is and what it can do. What only a worker knows is null until one is ready."""
-        ready = self._supervisor.ready
+        ready, model = self._supervisor.ready, self._supervisor.model
+        unserved = self._dispatcher.unserved_tasks(model) if ready is not None else []
+        lacking = [f"the bundle has no model for the task {', '.join(unserved)}"] if unserved else []
+        warning = "; ".join([*([model.warning] if model.warning else []), *lacking])
         return {
             "schema": 1,
             "ts": timestamp(),
@@ -155,7 +158,7 @@ class StatusPublisher:
                 name: {**task.describe(), **self._dispatcher.admission.answerers.describe(task)}
                 for name, task in self._tasks.items()
             },
-            "models": [{**self._supervisor.model.describe(), **self._model_switch.describe()}],
+            "models": [{**model.describe(), **self._model_switch.describe(), "warning": warning or None}],
             "limits": {
                 **{name: getattr(ready, name, None) for name in ("context_tokens", "max_active")},
                 "queue_capacity": self._config.queue.capacity,
@@ -245,6 +248,8 @@ class StatusPublisher:
                 **self._supervisor.reasons(),
                 **self._dispatcher.reasons(),
                 **{reason: holds for part in self._parts for reason, holds in part.reasons().items()},
+                "task-without-model": self._supervisor.ready is not None
+                and bool(self._dispatcher.unserved_tasks(self._supervisor.model)),
                 "limited": limits.level is not Level.NORMAL,
                 "sensor-errors": reading.has_faults,
             },

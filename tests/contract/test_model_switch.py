@@ -116,7 +116,7 @@ def test_a_switch_is_published_everywhere_and_undone_by_a_rollback(shared: Site,
     )
     told = {"model": "default", "how": "switch", "old": old, "new": new, "by": "ana"}
     assert (result["status"], result["data"]) == (
-        "ok", {"changed": True, **told, "canaries": 6, "is_beside": True},
+        "ok", {"changed": True, **told, "canaries": 6, "is_beside": True, "unserved_tasks": []},
     )  # fmt: skip
     event = shared.client.wait(f"{shared.base}/event/model-switched")[-1].json
     assert event.pop("ts")

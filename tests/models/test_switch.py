@@ -12,6 +12,7 @@ import pytest
 
 from edge_agent.core.clock import parse_timestamp
 from edge_agent.core.config import ModelConfig
+from edge_agent.core.kinds.unusual import UnusualTask
 from edge_agent.core.model import ModelError
 from edge_agent.core.pipe import Cancelled, Command, EngineRequest, Event, LoadFailed, SetTasks
 from edge_agent.models import record
@@ -27,7 +28,7 @@ from edge_agent.models.record import (
     write_record,
 )
 from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed, needed_mb
-from edge_agent.requests.tasks import prefixes_of, with_built_in
+from edge_agent.requests.tasks import Task, prefixes_of, with_built_in
 from edge_agent.worker.process import WorkerExited, WorkerProcess
 from edge_agent.worker.supervisor import FromWorker, Supervisor
 from tests.helpers.facts import READY
@@ -170,6 +171,7 @@ def test_what_runs_ends_on_the_old_worker_and_what_waits_runs_on_the_new_one(boa
         board.desk.ask({"input": name, "id": name})
     assert board.runs(old) == [1, 2]
 
+    board.dispatcher._tasks["watch"] = Task("watch", UnusualTask(kind="unusual"))
     board.ask("new")
     board.tick_until(lambda: board.dispatcher.is_paused, 3.0)
     new = board.processes[1]
@@ -192,6 +194,7 @@ def test_what_runs_ends_on_the_old_worker_and_what_waits_runs_on_the_new_one(boa
     )
     assert (board.worker, old.kills) == (new, 1)
     assert (end.data["canaries"], end.data["is_beside"], end.data["how"]) == (2, True, "switch")
+    assert end.data["unserved_tasks"] == ["watch"]
     assert [end.event[which]["version"] for which in ("old", "new")] == [3, 4]
     assert board.runs(new) == [0, 1, 3]
     board.say(new, finished(3), 9.0)

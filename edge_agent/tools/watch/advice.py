@@ -20,6 +20,7 @@ ADVICE = {
     "data-connection-lost": "no requests reach it: look for `cannot connect` in its log",
     "model-not-loaded": "no model answers: wait a minute, then look at its other reasons and its log",
     "model-fallback": "copy the bundle of its last switch there again, then send `model-switch`",
+    "task-without-model": "switch to a bundle that has its model, or remove the task",
     "connection-unstable": "look for a second agent of this name, or a bad radio link",
     "publishing-refused": "its log names the topic: let its user write",
     "subscription-refused": "its log names the topic: let its user read",

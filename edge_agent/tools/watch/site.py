@@ -425,10 +425,10 @@ def duration(length_s: float) -> str:
 
 
 def with_details(phrase: str, row: Row) -> str:
-    """`model-fallback` with the bundle that does not open and why, `signals-stale` with the first machines that lack
-    values, and missed births; any other phrase as it is.
+    """`model-fallback` with the bundle that does not open and why, `task-without-model` with the task, `signals-stale`
+    with the first machines that lack values, and missed births; any other phrase as it is.
     """
-    if phrase == "model-fallback" and (warning := text_at(row.info, "models.0.warning")):
+    if phrase in ("model-fallback", "task-without-model") and (warning := text_at(row.info, "models.0.warning")):
         return f"{phrase}: {warning}"
     tables = row.health.get("signals")
     if phrase != "signals-stale" or not isinstance(tables, dict):
