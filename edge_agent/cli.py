@@ -521,10 +521,11 @@ def _web(options: argparse.Namespace) -> int:
     ),
     _value("--until TIME", "up to this date, or date and time", _time),
     _value("--device DEVICE", "only this board, and what concerns all boards"),
+    _flag("--feedback", "also what people answered"),
     _JSON,
 )
 def _history(options: argparse.Namespace) -> int:
-    """Prints what happened at a site: changes of levels and alarms, events, feedback, and who did it.
+    """Prints what happened at a site: changes of levels and alarms, events, with --feedback answers, and who did it.
 
     It reads the journal that `edge-agent web` keeps while it runs. Times are those of this machine's clock.
     Where the folder holds journals of several sites, each entry names its site.
@@ -534,7 +535,8 @@ def _history(options: argparse.Namespace) -> int:
     from edge_agent.web.journal import default_folder
 
     times = {"since": options.since, "until": options.until}
-    return history(options.folder or default_folder(), **times, device=options.device, as_json=options.json)
+    more = {"device": options.device, "has_feedback": options.feedback, "as_json": options.json}
+    return history(options.folder or default_folder(), **times, **more)
 
 
 @_cli_command(

@@ -374,9 +374,9 @@ class Answers(Part):
             if text_at(self.task_of(answer), "kind") in _KINDS_WITH_FEEDBACK and b'"input"' in answer.payload:
                 yield answer, self.task_of(answer)
 
-    def open_checks(self, device: str) -> int:
-        """How many checks of a board people could answer at the last tick."""
-        return sum(count for (each, _), count in self._open.items() if each == device)
+    def open_checks(self, device: str, task: str | None = None) -> int:
+        """How many checks of a board, or of one of its tasks, people could answer at the last tick."""
+        return sum(count for (each, name), count in self._open.items() if each == device and task in (None, name))
 
     def checks(self, wanted: Wanted, limit: int, by: str | None = None) -> Document:
         """The answer to `GET /api/v1/checks`; `by` is who asks."""

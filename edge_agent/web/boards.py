@@ -22,6 +22,7 @@ from edge_agent.tools.watch.site import (
     time_at,
     with_details,
 )
+from edge_agent.web.journal import Entry
 
 # In one board's row.
 _MAX_ALARMS = 20
@@ -59,13 +60,21 @@ class Boards:
         self._summarize((), {}, 0)
 
     def update(
-        self, rows: Sequence[Row], wall: float, *, is_first: bool, open_checks: Mapping[str, int], alarms_last_hour: int
+        self,
+        rows: Sequence[Row],
+        wall: float,
+        *,
+        is_first: bool,
+        open_checks: Mapping[str, int],
+        alarms_last_hour: int,
+        seen: Mapping[tuple[str, str], Entry],
     ) -> None:
         """Takes the current rows, worst first.
 
         Args:
             is_first: These are the first rows, so nobody knows since when the levels have been like this.
             open_checks: How many checks of each board wait for a person.
+            seen: Who has seen which alarm, by board and alarm.
         """
         next_cursor = self.cursor + 1
         is_changed = False
@@ -78,7 +87,7 @@ class Boards:
             elif board.level != level:
                 board.level, board.since = level, None if is_first else wall
             board.health_at = _health_at(row, wall, board.health_at)
-            document = _board_document(row, board, open_checks[row.device])
+            document = _board_document(row, board, open_checks[row.device], seen)
             if document != board.document:
                 board.document, board.encoded, board.version = document, encode(document), next_cursor
                 is_changed = True
@@ -129,13 +138,16 @@ def escaped(value: Any) -> Any:
     return [escaped(item) for item in value] if isinstance(value, list) else value
 
 
-def task_documents(row: Row, promises: Mapping[str, Document | None]) -> list[Document]:
+def task_documents(row: Row, promises: Mapping[str, Document | None], open_checks: Mapping[str, int]) -> list[Document]:
     """A board's tasks, which only its own screen shows.
 
     Args:
         promises: What each task's promise still needs.
+        open_checks: How many checks of each task wait for a person.
     """
-    return [_task(row, *task, promises) for task in tasks_of(row)]
+    return [
+        {**_task(row, name, task, promises), "open_checks": open_checks.get(name, 0)} for name, task in tasks_of(row)
+    ]
 
 
 def tasks_of(row: Row) -> list[tuple[str, Document]]:
@@ -172,7 +184,7 @@ def _health_at(row: Row, wall: float, before: float | None) -> float | None:
     return before if before is not None and abs(at - before) < _SAME_TIME_S else at
 
 
-def _board_document(row: Row, board: _Board, open_checks: int) -> Document:
+def _board_document(row: Row, board: _Board, open_checks: int, seen: Mapping[tuple[str, str], Entry]) -> Document:
     health = row.health
     depth = number_at(health, "queue.depth")
     return {
@@ -181,10 +193,12 @@ def _board_document(row: Row, board: _Board, open_checks: int) -> Document:
         # `health_at` says how old it is, and a phrase that changes each second would be sent each second.
         "why": [printable(with_details(phrase, row)) for phrase in row.why if not phrase.startswith("last health ")],
         "since": board.since,
-        "alarms": [_alarm_document(name, alarm) for name, alarm in row.alarms[:_MAX_ALARMS]],
+        "alarms": [
+            _alarm_document(name, alarm, seen.get((row.device, name[:64]))) for name, alarm in row.alarms[:_MAX_ALARMS]
+        ],
         "health_at": board.health_at,
         "health_interval_s": number_at(row.info, "limits.health_interval_s") or DEFAULT_INTERVAL_S,
-        "model": _printable(" ".join(filter(None, (row.model, text_at(row.info, "models.0.quantization")))) or None),
+        "model": _printable(row.model_words),
         "queue": None if depth is None else [depth, number_at(health, "queue.capacity")],
         "soc_c": number_at(health, "thermal.soc_c"),
         "headroom_c": number_at(health, "thermal.headroom_c"),
@@ -196,12 +210,13 @@ def _board_document(row: Row, board: _Board, open_checks: int) -> Document:
     }
 
 
-def _alarm_document(name: str, alarm: Document) -> Document:
+def _alarm_document(name: str, alarm: Document, seen: Entry | None) -> Document:
     return {
         "name": printable(name[:64]),
         "severity": "critical" if is_critical(alarm) else "warning",
         "message": _printable(text_at(alarm, "message")),
         "since": time_at(alarm, "since"),
+        "seen": None if seen is None else {"by": _printable(seen.by), "at": seen.at},
     }
 
 

@@ -12,8 +12,10 @@ from edge_agent.web.journal import Entry, Journal
 _DAY_S = 86_400.0
 
 
-def history(folder: Path, *, since: float | None, until: float | None, device: str | None, as_json: bool) -> int:
-    """Prints the entries, by default of a day, oldest first. Returns the exit code."""
+def history(
+    folder: Path, *, since: float | None, until: float | None, device: str | None, has_feedback: bool, as_json: bool
+) -> int:
+    """Prints the entries, by default of a day and without feedback, oldest first. Returns the exit code."""
     files = list(folder.rglob("????-??-??-*.jsonl"))
     if not files:
         return fail(
@@ -25,12 +27,12 @@ def history(folder: Path, *, since: float | None, until: float | None, device: s
     if since is None:
         since = (time.time() if until is None else until) - _DAY_S
     journals = [Journal(site) for site in sorted({file.parent for file in files})]
-    if device is not None and not any(journal.read(device=device, limit=1) for journal in journals):
+    if device is not None and not any(journal.read(device=device, has_feedback=True, limit=1) for journal in journals):
         return fail(f"{shown_path(folder)} has no entry of a board {shown(device)}")
     entries = [
         (journal.folder.name, entry)
         for journal in journals
-        for entry in reversed(journal.read(since=since, until=until, limit=sys.maxsize))
+        for entry in reversed(journal.read(since=since, until=until, has_feedback=has_feedback, limit=sys.maxsize))
         if device is None or entry.device in (device, None)
     ]
     entries.sort(key=lambda entry_of: entry_of[1].at)

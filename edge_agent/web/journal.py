@@ -19,7 +19,7 @@ from typing import Any
 
 from edge_agent.core.clock import rfc3339
 from edge_agent.core.strict_json import compact_json, encode
-from edge_agent.core.wording import printable
+from edge_agent.core.wording import cut, printable
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _MAX_RECENT = 5_000
 MAX_PER_MINUTE = 30
 _UNLIMITED_EVENTS = ("command", "model-switched", "model-switch-failed")
 _ALIVE_S = 60.0
-_MAX_TEXT = 300
+_MAX_TEXT = 500
 # The year 2100: what is later is no time of a journal.
 _MAX_TIME = 4_102_444_800
 _FILE = re.compile(r"(\d{4}-\d\d-\d\d)-\d{4}\.jsonl")
@@ -60,7 +60,7 @@ class Entry:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            key: printable(value[:_MAX_TEXT]) if isinstance(value, str) else value
+            key: printable(cut(value, _MAX_TEXT)) if isinstance(value, str) else value
             for key, value in asdict(self).items()
         }
 
@@ -80,6 +80,8 @@ class Journal:
         self.folder = folder
         self._max_bytes, self._max_file_bytes = max_bytes, max_file_bytes
         self._recent: deque[Entry] = deque(maxlen=_MAX_RECENT)
+        self.seen: dict[tuple[str, str], Entry] = {}
+        """Who has seen which active alarm within the last day, by board and alarm."""
         self._alive = folder / "alive"
         self._alive_at = 0.0
         self._minute = 0
@@ -88,7 +90,8 @@ class Journal:
 
     def start(self, wall: float) -> None:
         """Records how long no process has run here, and that one runs now."""
-        self._recent.extend(self.read(since=wall - _DAY_S, limit=_MAX_RECENT)[::-1])
+        for entry in self.read(since=wall - _DAY_S, limit=_MAX_RECENT)[::-1]:
+            self._keep(entry)
         try:
             was_alive_at: float | None = self._alive.stat().st_mtime
         except OSError:
@@ -122,7 +125,7 @@ class Journal:
             if count > MAX_PER_MINUTE:
                 text = f"more than {MAX_PER_MINUTE} events {entry.name} in this minute: the others are left out"
                 entry = replace(entry, name="left-out", text=text)
-        self._recent.append(entry)
+        self._keep(entry)
         # The newline comes first, because after a power failure the last line may be incomplete.
         line = b"\n" + encode(entry.as_json())
         try:
@@ -134,6 +137,17 @@ class Journal:
             self._has_failed = False
         except OSError as error:
             self._fail(error)
+
+    def _keep(self, entry: Entry) -> None:
+        # What people answer, up to one entry a second, would push out the rest.
+        if entry.what != "feedback":
+            self._recent.append(entry)
+        if entry.device is None or entry.name is None:
+            return
+        if entry.what == "seen":
+            self.seen[entry.device, entry.name] = entry
+        elif entry.what in ("alarm", "alarm-end", "alarm-void"):
+            self.seen.pop((entry.device, entry.name), None)
 
     def _count_in_minute(self, entry: Entry) -> int:
         if (minute := int(entry.at // 60)) != self._minute:
@@ -176,7 +190,7 @@ class Journal:
             path.unlink()
 
     def recent(self, since: float, device: str | None = None) -> list[Entry]:
-        """Entries still in memory, newest first. With `device`, those of this board and those of no board."""
+        """Entries still in memory, newest first, but no feedback. With `device`, this board's and those of no board."""
         return [
             entry
             for entry in reversed(self._recent)
@@ -193,15 +207,17 @@ class Journal:
         until: float | None = None,
         device: str | None = None,
         what: frozenset[str] = frozenset(),
+        has_feedback: bool = False,
         limit: int,
     ) -> list[Entry]:
-        """Entries from the files, newest first."""
+        """Entries from the files, newest first: those of `what`; by default all, but feedback only if has_feedback."""
         # Most lines belong to other boards, so they are not parsed.
         needle = b"" if device is None else compact_json(device).encode()
         entries = (
             entry
             for entry in self._entries(since, until, needle)
-            if device in (None, entry.device) and (not what or entry.what in what)
+            if device in (None, entry.device)
+            and (entry.what in what if what else has_feedback or entry.what != "feedback")
         )
         return list(islice(entries, limit))
 

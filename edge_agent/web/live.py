@@ -240,4 +240,5 @@ class Live:
             is_first=is_first,
             open_checks={row.device: self.answers.open_checks(row.device) for row in rows},
             alarms_last_hour=self.journal.alarms_since(wall - 3600),
+            seen=self.journal.seen,
         )

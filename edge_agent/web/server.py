@@ -82,12 +82,13 @@ class _SiteRoutes:
             row = self._row(request.path_params["device"])
             board = live.boards.document(row.device)
             promises = {name: next(iter(live.answers.promises(row.device, name)), None) for name, _ in tasks_of(row)}
+            open_checks = {name: live.answers.open_checks(row.device, name) for name, _ in tasks_of(row)}
             heard = live.signals.heard_of(row.device)
             entries = live.journal.recent(now - _DAY_S, printable(row.device))
         document = {
             "now": now,
             "board": board,
-            "tasks": task_documents(row, promises),
+            "tasks": task_documents(row, promises, open_checks),
             "signals": signals_document(row, heard),
             "journal": [entry.as_json() for entry in entries],
         }
@@ -113,6 +114,7 @@ class _SiteRoutes:
                 until=_number_in_query(query, "to"),
                 device=query.get("device") or None,
                 what=frozenset(filter(None, query.get("what", "").split(","))),
+                has_feedback=is_csv,
                 limit=_MAX_ENTRIES if is_csv and "limit" not in query else limit,
             )
             if is_csv:

@@ -66,7 +66,7 @@ def test_no_route_reveals_the_answer_of_an_audit_until_who_has_answered_it_asks_
     (mark,) = bench.marks()
     assert (mark["output"], mark["score"], mark["is_right"]) == ("bearing fault", 0.97, False)
     assert bench.rows()[0]["output"] == "bearing fault"
-    (entry,) = bench.live.journal.recent(0.0)
+    (entry,) = bench.live.journal.read(has_feedback=True, limit=10)
     assert (entry.what, entry.device, entry.name, entry.text, entry.by) == (
         "feedback", "press-04", "triage", "imbalance", "Ana",
     )  # fmt: skip
@@ -369,7 +369,10 @@ def test_an_answer_that_is_no_audit_can_be_confirmed_and_later_corrected() -> No
     assert bench.mark(key, answer="normal").status_code == 202
     bench.tick(answers.UNDO_S)
     bench.result()
-    assert [entry.text for entry in bench.live.journal.recent(0.0)] == ["normal", "right: bearing fault"]
+    assert [entry.text for entry in bench.live.journal.read(has_feedback=True, limit=10)] == [
+        "normal",
+        "right: bearing fault",
+    ]
     assert [feedback for _, feedback in bench.sent] == [
         {"id": 1, "correct": True, "reply_to": RESPONSE},
         {"id": 1, "answer": "normal", "reply_to": RESPONSE},

@@ -40,6 +40,7 @@ def test_it_tells_what_happened_and_who_did_it(
         Entry(at=NIGHT + 4, what="event", device="oven-1", name="model-switched", by="ana", text="how: switch"),
         Entry(at=NIGHT + 5, what="broker-lost", name="b:1883", text="refused"),
         Entry(at=NIGHT + 6, what="event", device="oven-1", name="\x1b[2J"),
+        Entry(at=NIGHT + 7, what="feedback", device="oven-1", name="triage", text="normal", by="ana"),
     ):
         journal.add(entry)
     journal.add(Entry(at=NIGHT + 200_000, what="page-started"))

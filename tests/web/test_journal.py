@@ -286,6 +286,9 @@ def test_who_has_seen_an_alarm_is_kept_and_the_alarm_stays(page: Page) -> None:
     assert response.status_code == 200
     (entry,) = page.client.get("/api/v1/journal").json()["journal"]
     assert (entry["what"], entry["device"], entry["name"], entry["by"]) == ("seen", "press-04", "overheating", "Ana")
+    page.update()
+    (shown,) = page.changes()["boards"][0]["alarms"]
+    assert shown["seen"] == {"by": "Ana", "at": entry["at"]}
     assert page.changes()["boards"][0]["alarms"][0]["name"] == "overheating"
     assert page.client.get("/api/v1/boards/press-04").json()["journal"] == [entry]
 
@@ -304,6 +307,14 @@ def test_who_has_seen_an_alarm_is_kept_and_the_alarm_stays(page: Page) -> None:
 def test_what_is_no_alarm_cannot_be_seen(page: Page, body: dict[str, Any], status: int) -> None:
     assert page.client.post("/api/v1/seen", body, headers=ORIGIN).status_code == status
     assert page.client.get("/api/v1/journal").json()["journal"] == []
+
+
+def test_what_people_answer_is_listed_only_where_it_is_asked_for(page: Page) -> None:
+    page.live.journal.add(Entry(at=time.time(), what="feedback", device="press-04", name="triage", text="x", by="Ana"))
+    listed = [page.client.get(f"/api/v1/journal{query}") for query in ("", "?what=feedback", "?format=csv")]
+    assert [len(listed[0].json()["journal"]), len(listed[1].json()["journal"])] == [0, 1]
+    assert ",feedback,triage,x," in listed[2].text
+    assert page.client.get("/api/v1/boards/press-04").json()["journal"] == []
 
 
 def test_the_journal_can_be_taken_as_csv(page: Page) -> None:

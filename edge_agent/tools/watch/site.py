@@ -12,7 +12,7 @@ from typing import Any
 from edge_agent.core.clock import parse_timestamp
 from edge_agent.core.messages import Message
 from edge_agent.core.topics import Topics, wildcard_values
-from edge_agent.core.wording import shown
+from edge_agent.core.wording import cut, shown
 from edge_agent.tools.client import object_of
 from edge_agent.tools.watch.advice import advice_for
 
@@ -25,7 +25,7 @@ BACK_S = 20.0
 # A time that is further ahead of this machine's clock comes from another clock.
 CLOCK_TOLERANCE_S = 2.0
 _STATES = ("online", "draining", "stopped", "offline")
-_MAX_TEXT, _MAX_LIST, _MAX_NUMBER = 300, 20, 1e10
+_MAX_TEXT, _MAX_LIST, _MAX_NUMBER = 500, 20, 1e10
 # Machines that lack values, and the characters of such a machine's name.
 _MAX_LACKING, _MAX_NAME = 3, 128
 # Of one board: its state, info, health, and an alarm for each cause.
@@ -73,6 +73,13 @@ class Row:
         if bundle := folder or text_at(self.info, "models.0.bundle"):
             return bundle + (f" v{version:g}" if version is not None else "")
         return text_at(self.info, "models.0.name") or text_at(self.health, "worker.model")
+
+    @property
+    def model_words(self) -> str | None:
+        """The model with its quantization, which one without a large model does not have."""
+        quantization = text_at(self.info, "models.0.quantization")
+        named = [self.model, None if quantization in (None, "none", "NONE") else quantization]
+        return " ".join(filter(None, named)) or None
 
 
 class Site:
@@ -381,14 +388,14 @@ def number_at(document: Document, path: str) -> float | None:
 
 def text_at(document: Document, path: str) -> str | None:
     value = _at(document, path)
-    return value[:_MAX_TEXT] if isinstance(value, str) and value else None
+    return cut(value, _MAX_TEXT) if isinstance(value, str) and value else None
 
 
 def texts_at(document: Document, path: str) -> list[str]:
     """The texts of a list, or the keys of an object."""
     value = _at(document, path)
     items = list(value)[:_MAX_LIST] if isinstance(value, (list, dict)) else []
-    return [item[:_MAX_TEXT] for item in items if isinstance(item, str)]
+    return [cut(item, _MAX_TEXT) for item in items if isinstance(item, str)]
 
 
 def object_at(document: Document, name: str) -> Document:

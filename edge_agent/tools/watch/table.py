@@ -152,7 +152,7 @@ def _figure(path: str) -> Callable[[Row], str | None]:
 
 
 def _model(row: Row) -> str | None:
-    return " ".join(filter(None, (row.model, text_at(row.info, "models.0.quantization")))) or None
+    return row.model_words
 
 
 TABLE_COLUMNS = (

@@ -16,6 +16,7 @@ import {
   since,
 } from "./widgets.js";
 import { poller } from "./poller.js";
+import { seenView } from "./seen.js";
 import { t } from "./words.js";
 
 const AGAIN_AFTER_MS = 10_000;
@@ -116,5 +117,6 @@ function current() {
               link(boardAddress(alarm.device), {}, alarm.device),
               " ",
               h("span", { class: "quiet" }, since(alarm.since)),
-              alarm.message ? ` ${alarm.message}` : ""))))))];
+              alarm.message ? ` ${alarm.message}` : "",
+              seenView(alarm.device, alarm)))))))];
 }

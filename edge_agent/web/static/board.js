@@ -1,10 +1,10 @@
 // One board: alarms and what to do, figures, tasks, signals, the last 24 hours.
 
-import { get, post } from "./api.js";
+import { get } from "./api.js";
 import { h } from "./dom.js";
 import { journalList } from "./journal.js";
-import { ageOf, live, may } from "./live.js";
-import { signedBy } from "./author.js";
+import { ageOf, live } from "./live.js";
+import { seenView } from "./seen.js";
 import {
   alarmAdvice,
   checkAddress,
@@ -14,9 +14,7 @@ import {
   note,
   severityMark,
   since,
-  troubleWords,
   whyView,
-  writeButton,
 } from "./widgets.js";
 import { poller } from "./poller.js";
 import { queueText } from "./boards.js";
@@ -30,25 +28,12 @@ const MIN_FOR_SHARE = 20;
 export function boardScreen({ route, redraw }) {
   const [device] = route().parts;
   let details = null;
-  const seen = new Set(); // Alarms just marked as seen here.
-  let refusal = null; // Why that did not work.
   const reading = poller({
     everyMs: AGAIN_AFTER_MS,
     ask: () => get(`boards/${encodeURIComponent(device)}`),
     take: (answer) => (details = answer),
     redraw,
   });
-
-  async function markSeen(alarm) {
-    try {
-      await post("seen", { device, alarm, ...signedBy() });
-      seen.add(alarm);
-      refusal = null;
-    } catch (error) {
-      refusal = error;
-    }
-    reading.refresh();
-  }
 
   function view() {
     reading.refreshIfDue();
@@ -100,22 +85,7 @@ export function boardScreen({ route, redraw }) {
           isDoubtful ? h("p", { class: "quiet", key: "doubt" }, t("alarm.doubtful")) : null,
           h("p", { key: "message" }, alarm.message ?? t("alarm.no_message")),
           isDoubtful ? null : h("p", { key: "todo" }, h("b", null, t("todo")), " ", alarmAdvice(alarm.name)),
-          may("feedback")
-            ? h("p", { key: "seen", class: "seen" },
-                seenBy(alarm.name),
-                " ",
-                writeButton({ onclick: () => markSeen(alarm.name) }, t("seen.do")),
-                refusal ? h("span", { class: "trouble", role: "alert", key: "refusal" }, troubleWords(refusal)) : null)
-            : null)));
-  }
-
-  function seenBy(alarm) {
-    const entry = details?.journal?.find((one) => one.what === "seen" && one.name === alarm);
-    return entry
-      ? t("seen.by", { name: entry.by ?? t("somebody"), time: clock(entry.at) })
-      : seen.has(alarm)
-        ? t("seen.now")
-        : null;
+          seenView(device, alarm))));
   }
 
   return { title: () => device, view };
@@ -167,6 +137,7 @@ function tasks(all, board) {
 function accuracyWords(task, board) {
   const entry = task.accuracy;
   if (!entry && (board.health_at == null || SILENT.includes(board.level))) return t("accuracy.no_health");
+  if (!entry && task.kind === "unusual") return t(task.open_checks ? "accuracy.unusual" : "accuracy.unusual.none", { n: task.open_checks });
   if (!entry) return t(task.kind === "classify" || task.kind === "estimate" ? "accuracy.off" : "accuracy.none_of_kind");
   if (task.kind === "estimate")
     return entry.mean_error == null

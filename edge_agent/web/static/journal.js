@@ -37,7 +37,7 @@ function timeOf(entry) {
 function words(entry) {
   const name = entry.what === "level" && has(`level.${entry.name}`) ? t(`level.${entry.name}`) : (entry.name ?? "");
   const key = `entry.${entry.what}`;
-  return [has(key) ? t(key, { name, by: entry.by ?? t("somebody") }) : `${entry.what} ${name}`, entry.text && phraseWords(entry.text)]
-    .filter(Boolean)
-    .join(": ");
+  const what = has(key) ? t(key, { name, by: entry.by ?? t("somebody") }) : `${entry.what} ${name}`;
+  const head = entry.what === "event" && entry.by ? t("entry.by", { what, by: entry.by }) : what;
+  return [head, entry.text && phraseWords(entry.text)].filter(Boolean).join(": ");
 }
