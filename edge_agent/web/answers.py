@@ -117,6 +117,8 @@ class Mark:
     score: float | None = None
     is_right: bool | None = None
     error: str | None = None
+    error_code: str | None = None
+    """Names an error that the page itself found, for readers of other languages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,7 +389,7 @@ class Answers(Part):
             "checks": checks,
             "marks": [self.mark_document(mark) for mark in self._newest_marks(by)],
             "needs": self._needs(wanted.device, wanted.task),
-            "reason": None if checks else self._reason(),
+            **self._reason(has_checks=bool(checks)),
         }
 
     def _check_json(self, answer: Answer, task: Document) -> Document:
@@ -441,6 +443,7 @@ class Answers(Part):
             "is_hidden": answer.is_hidden and mark.state is MarkState.KEPT,
             "can_correct": self._can_correct(mark),
             "error": escaped(mark.error),
+            "error_code": mark.error_code,
         }
 
     def _can_correct(self, mark: Mark) -> bool:
@@ -469,27 +472,32 @@ class Answers(Part):
         accuracy = object_at(object_at(row.health, "accuracy"), task)
         return promises(known, accuracy, self._open[device, task])
 
-    def _reason(self) -> str | None:
-        """Why there is nothing to check; None if everything has been answered."""
+    def _reason(self, *, has_checks: bool) -> Document:
+        """Why there is nothing to check: a text, and a code for readers of other languages."""
         asking = [
             name
             for (_, name), task in self._tasks.items()
             if number_at(task, "audit_rate") or text_at(task, "kind") == "unusual"
         ]
+        if has_checks:
+            return {"reason": None, "reason_code": None}
         if not self._tasks:
-            return "no board has named its tasks yet"
+            return {"reason": "no board has named its tasks yet", "reason_code": "no_tasks"}
         if not asking:
-            return "no task asks for feedback: set `audit_rate`, and `enabled = true` in [feedback]"
+            text = "no task asks for feedback: set `audit_rate`, and `enabled = true` in [feedback]"
+            return {"reason": text, "reason_code": "no_audits"}
         if self._without_input:
             tasks = ", ".join(sorted({name for _, name in self._without_input})[:5])
-            return f'audits come without their input, so nobody can check them: set `echo_input = "audits"` for {tasks}'
+            text = f'audits come without their input, so nobody can check them: set `echo_input = "audits"` for {tasks}'
+            return {"reason": text, "reason_code": "without_input", "reason_tasks": tasks}
         return self._silence()
 
-    def _silence(self) -> str | None:
+    def _silence(self) -> Document:
         """What may be wrong if no answer has arrived at all."""
         if self._heard_at is not None:
-            return None
-        return "no answer has arrived since this page was started; may the account `web` read the topics of answers?"
+            return {"reason": None, "reason_code": None}
+        text = "no answer has arrived since this page was started; may the account `web` read the topics of answers?"
+        return {"reason": text, "reason_code": "silence"}
 
     def rows(self, wanted: Wanted, before: int | None = None) -> Document:
         """The answer to `GET /api/v1/answers`: the newest first. `cursor` counts all that ever came.
@@ -505,7 +513,7 @@ class Answers(Part):
             "cursor": self._count,
             "rows": [self._row(answer) for answer in shown],
             "older": shown[-1].number if has_older else None,
-            "reason": self._silence(),
+            **self._silence(),
         }
 
     def _row(self, answer: Answer) -> Document:
@@ -627,14 +635,22 @@ class Answers(Part):
             raise ProblemError(409, "not_yours", f"only {mark.by or 'who gave no name'} can change this answer")
         return mark
 
-    def end_mark(self, mark: Mark, state: MarkState, *, data: Document | None = None, error: str | None = None) -> None:
+    def end_mark(
+        self,
+        mark: Mark,
+        state: MarkState,
+        *,
+        data: Document | None = None,
+        error: str | None = None,
+        code: str | None = None,
+    ) -> None:
         """Ends a mark that was sent.
 
         With `data`, the board has kept it or no longer keeps the answer. Otherwise the answer can be marked again. The
         output of an audit stays hidden until who marked it asks for it, and may be corrected until then.
         """
         answer = mark.answer
-        mark.state, mark.error = state, error
+        mark.state, mark.error, mark.error_code = state, error, code
         if data is None:
             answer.mark = mark.before if answer.mark is mark else answer.mark
             return

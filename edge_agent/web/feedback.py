@@ -38,7 +38,7 @@ class Feedback(Part):
                 self._send(mark, now)
             elif mark.state is MarkState.SENT and now - mark.sent_at > RESULT_S:
                 # A late result still counts.
-                self._answers.end_mark(mark, MarkState.UNANSWERED, error=self._no_result_text(mark))
+                self._end_without_result(mark)
 
     def stop(self) -> None:
         """Sends the waiting marks, because nobody can undo them any more."""
@@ -62,29 +62,34 @@ class Feedback(Part):
         mark.number = self._live.publish(json_publication(topic, feedback, correlation=mark.name.encode()))
         mark.state, mark.sent_at = MarkState.SENT, now
         if mark.number is None:
-            self._answers.end_mark(mark, MarkState.REFUSED, error="the message cannot be sent")
+            self._answers.end_mark(mark, MarkState.REFUSED, error="the message cannot be sent", code="unsendable")
 
-    def _no_result_text(self, mark: Mark) -> str:
+    def _end_without_result(self, mark: Mark) -> None:
         row = self._live.rows.get(mark.answer.device or "")
         if not self._live.is_connected:
-            why = "the connection to the broker was lost"
+            why, code = "the connection to the broker was lost", "broker"
         elif row is not None and row.level in SILENT_LEVELS:
-            why = f"the board is {row.level.name.lower()}"
+            code = row.level.name.lower()
+            why = f"the board is {code}"
         else:
-            why = "may the account `web` write feedback?"
-        return f"no result within {RESULT_S:.0f} s: {why}"
+            why, code = "may the account `web` write feedback?", "account"
+        error = f"no result within {RESULT_S:.0f} s: {why}"
+        self._answers.end_mark(mark, MarkState.UNANSWERED, error=error, code=f"no_result.{code}")
 
     def sent(self, number: int, result: PublishResult) -> None:
         """With MQTT 5, a broker says at once that it refuses a message."""
         mark = next((mark for mark in self._answers.marks if mark.number == number), None)
         if mark is None or mark.state is not MarkState.SENT or result is PublishResult.CONFIRMED:
             return
-        texts = {
-            PublishResult.FORBIDDEN: "the broker refuses it: the account `web` may not write feedback",
-            PublishResult.UNSENDABLE: "the broker refuses it: the message is too large or its topic invalid",
+        faults = {
+            PublishResult.FORBIDDEN: ("the broker refuses it: the account `web` may not write feedback", "forbidden"),
+            PublishResult.UNSENDABLE: (
+                "the broker refuses it: the message is too large or its topic invalid",
+                "unsendable",
+            ),
         }
-        error = texts.get(result, "the broker refuses it for now")
-        self._answers.end_mark(mark, MarkState.REFUSED, error=error)
+        error, code = faults.get(result, ("the broker refuses it for now", "refused"))
+        self._answers.end_mark(mark, MarkState.REFUSED, error=error, code=code)
 
     def receive(self, message: Message, wall: float) -> None:
         names = wildcard_values(self._results, message.topic)
@@ -105,7 +110,8 @@ class Feedback(Part):
         error = cut(text_at(result, "error.message") or "the board gives no reason", _MAX_ERROR)
         if text_at(result, "error.code") == CommandCode.NOT_FOUND:
             # The board no longer waits for feedback, so the output need not stay hidden.
-            self._answers.end_mark(mark, MarkState.REFUSED, data={}, error=f"too old for this board: {error}")
+            too_old = f"too old for this board: {error}"
+            self._answers.end_mark(mark, MarkState.REFUSED, data={}, error=too_old, code="too_old")
         else:
             self._answers.end_mark(mark, MarkState.REFUSED, error=error)
 

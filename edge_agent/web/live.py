@@ -112,9 +112,10 @@ class Live:
     def _broker(self) -> Document:
         feed = self._feed
         trouble = None if self.is_connected else feed.client.reason.removesuffix(".") or None
+        has_none = self.is_connected and not self.rows and self._is_settled(time.monotonic())
         if not self.is_connected:
             hint = None
-        elif not self.rows and self._is_settled(time.monotonic()):
+        elif has_none:
             hint = feed.no_boards_text.removesuffix(" (--wait 15)")
         elif feed.is_full:
             hint = f"there are more than {MAX_BOARDS} boards: the others are not shown"
@@ -126,6 +127,13 @@ class Live:
             "trouble": None if trouble is None else printable(trouble),
             "since": self._lost_wall,
             "hint": None if hint is None else printable(hint),
+            "hint_code": None
+            if hint is None
+            else "no_boards"
+            if has_none
+            else "full"
+            if feed.is_full
+            else "not_retained",
         }
 
     @property

@@ -1,5 +1,6 @@
 """What the browser gets: the same words in each language, those of `edge-agent watch`, and no markup from texts."""
 
+import inspect
 import json
 import re
 
@@ -9,6 +10,8 @@ from edge_agent.status.health import REASONS
 from edge_agent.tools.watch.advice import ADVICE
 from edge_agent.tools.watch.site import BoardLevel
 from edge_agent.tools.watch.table import level_word
+from edge_agent.web import answers, feedback
+from edge_agent.web.live import SILENT_LEVELS
 from edge_agent.web.server import STATIC
 
 WORDS = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted((STATIC / "words").glob("*.json"))}
@@ -55,6 +58,16 @@ def test_each_word_that_a_screen_names_exists() -> None:
     }
     assert named
     assert named <= set(WORDS["en"])
+
+
+def test_each_fault_and_reason_that_the_server_names_has_words() -> None:
+    faults = re.findall(r'code="(\w+)"', inspect.getsource(feedback))
+    reasons = re.findall(r'"reason_code": "(\w+)"', inspect.getsource(answers))
+    assert len(faults) >= 2
+    assert len(reasons) >= 4
+    levels = [level.name.lower() for level in SILENT_LEVELS]
+    named = {*(f"fault.{code}" for code in faults), *(f"reason.{code}" for code in reasons)}
+    assert named | {f"fault.no_result.{level}" for level in levels} <= set(WORDS["en"])
 
 
 def test_only_dom_js_creates_elements_and_nothing_takes_markup() -> None:

@@ -21,12 +21,13 @@ import {
   machineOf,
   note,
   outputWords,
+  reasonWords,
   roleNote,
   troubleWords,
   writeButton,
 } from "./widgets.js";
 import { poller } from "./poller.js";
-import { moment, number, t } from "./words.js";
+import { has, moment, number, t } from "./words.js";
 
 const AGAIN_AFTER_MS = 950;
 const LIST = ".answers-list";
@@ -127,7 +128,7 @@ export function answersScreen({ route, redraw }) {
         ? note(answers.trouble ? "trouble.server" : "waiting")
         : rows.length
           ? h("ol", { class: "answers-list", key: "list" }, rows.map(line))
-          : h("p", { class: "note", key: "none" }, newest.reason ?? t(route().values.size ? "answers.none_found" : "answers.none")),
+          : h("p", { class: "note", key: "none" }, reasonWords(newest) ?? t(route().values.size ? "answers.none_found" : "answers.none")),
       rows.length ? ages() : null,
       waiting() ? h("div", { class: "last", key: "last" }, markLine(waiting(), { undo, withKey: keys.areOn })) : null];
   }
@@ -224,5 +225,7 @@ export function answersScreen({ route, redraw }) {
 }
 
 function errorWords(row) {
-  return `${row.status}: ${row.error.message ?? row.error.code ?? ""}`;
+  const key = [`try.code.${row.error.code}`, `try.status.${row.status}`].find(has);
+  const message = row.error.message ?? row.error.code ?? "";
+  return key ? `${t(key)} ${message && `(${message})`}` : `${row.status}: ${message}`;
 }

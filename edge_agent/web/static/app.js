@@ -12,7 +12,7 @@ import * as site from "./live.js";
 import { loginScreen, passwordDialog } from "./login.js";
 import { button, isWall, LEVELS, levelMark, link, loginAddress, phraseWords } from "./widgets.js";
 import { tryScreen } from "./try.js";
-import { chooseLanguage, clock, language, LANGUAGES, moment, t } from "./words.js";
+import { chooseLanguage, clock, has, language, LANGUAGES, moment, t } from "./words.js";
 
 const { live } = site;
 const STATUS_EVERY_MS = 60_000;
@@ -163,7 +163,11 @@ function bars() {
         time: moment(broker.since, site.now()),
         trouble: broker.trouble ? phraseWords(broker.trouble) : t("bar.broker.trouble"),
       }));
-  return broker.hint ? h("p", { class: "bar", key: "hint" }, broker.hint) : null;
+  return broker.hint ? h("p", { class: "bar", key: "hint" }, hintWords(broker)) : null;
+}
+
+function hintWords({ hint, hint_code: code }) {
+  return has(`hint.${code}`) ? t(`hint.${code}`, { site: live.session?.site }) : hint;
 }
 
 function foot() {

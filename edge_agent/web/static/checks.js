@@ -20,6 +20,7 @@ import {
   machineOf,
   note,
   reasons,
+  reasonWords,
   roleNote,
   troubleWords,
   writeButton,
@@ -258,7 +259,7 @@ export function checksScreen({ route, redraw }) {
   function nothing() {
     return h("div", { class: "card", key: "none" },
       h("h2", { id: "check-title", tabindex: "-1" }, t("checks.none")),
-      open().length ? null : h("p", null, data.reason ?? t("checks.none.why")),
+      open().length ? null : h("p", null, reasonWords(data) ?? t("checks.none.why")),
       route().values.size ? h("p", { class: "buttons", key: "all" }, link("check", { class: "button" }, t("checks.all"))) : null);
   }
 

@@ -29,7 +29,7 @@ export function choices(item, { choose, find, onFind, withKeys }) {
             isFound(label)
               ? writeButton({ key: label, class: "choice", onclick: () => choose(label) },
                   withKeys && at < MAX_KEYS ? key(at + 1) : null,
-                  h("span", null, label))
+                  h("span", null, item.kind === "unusual" && label === "usual" ? t("output.usual") : label))
               : null))
       : null,
     item.kind === "estimate" ? numberForm(item, choose) : null,

@@ -5,7 +5,7 @@ import { key } from "./choices.js";
 import { h } from "./dom.js";
 import { live, now } from "./live.js";
 import { outputWords, plain, writeButton } from "./widgets.js";
-import { duration, number, t } from "./words.js";
+import { duration, has, number, t } from "./words.js";
 
 const given = new Set(); // Given in this tab, for a page without users, where a name proves nothing.
 
@@ -64,7 +64,9 @@ export function answerWords(answer) {
 function stateWords(mark) {
   if (mark.state === "waiting")
     return t("mark.waiting", { length: duration(Math.max(0, Math.ceil(mark.sends_at - now()))) });
-  if (mark.state === "refused") return t("mark.refused", { why: mark.error ?? "" });
-  if (mark.state === "unanswered" && mark.error) return `${t("mark.unanswered")} ${mark.error}`;
+  const code = `fault.${mark.error_code}`;
+  const why = has(code) ? t(code) : (mark.error ?? "");
+  if (mark.state === "refused") return t("mark.refused", { why });
+  if (mark.state === "unanswered" && why) return `${t("mark.unanswered")} ${why}`;
   return t(`mark.${mark.state}`);
 }

@@ -80,7 +80,13 @@ export function loginAddress() {
 }
 
 // What a board or the broker's connection says in one of few known phrases.
-export function phraseWords(phrase) {
+export function phraseWords(phrases) {
+  return phrases.split("; ").map(onePhrase).join("; ");
+}
+
+function onePhrase(phrase) {
+  const [, length] = phrase.match(/^last heard (.+) ago, and its broker has lost what it said$/) ?? [];
+  if (length) return t("phrase.forgotten", { length });
   const name = has(`phrase.${phrase}`) ? phrase : phrase.split(":", 1)[0];
   return has(`phrase.${name}`) ? t(`phrase.${name}`) + phrase.slice(name.length) : phrase;
 }
@@ -243,6 +249,11 @@ export function isHeld(selector) {
 // What limits an answer, in words.
 export function degradedWords(name) {
   return has(`degraded.${name}`) ? t(`degraded.${name}`) : name;
+}
+
+// Why a list is empty, as the server says it.
+export function reasonWords({ reason, reason_code: code, reason_tasks: tasks }) {
+  return has(`reason.${code}`) ? t(`reason.${code}`, { tasks }) : reason;
 }
 
 // Why a write failed.
