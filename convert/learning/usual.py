@@ -51,6 +51,8 @@ _MAX_CODES = 20
 _WIDE_SHARE, _WIDE_TIMES = 0.1, 10.0
 # A state has at least so many rows. Up to this share, its rows are in all parts.
 _MIN_STATE_ROWS, _MAX_STATE_SHARE = 10, 1 / 3
+# A number is of a state, and no code, if this share of the rows that have it are.
+_MIN_OF_STATE = 0.9
 _COMPONENTS = (1, 2, 4, 8)
 _SHRINKAGES = (0.01, 0.1, 0.3)
 _MIN_ROWS_PER_COMPONENT = 10
@@ -214,6 +216,13 @@ def _number_field(name: str, rows: Sequence[Values], in_state: Bools) -> NumberF
     ordinary = ordinary_numbers(numbers)
     of_state = by_row[in_state & ~np.isnan(by_row)]
     usual = [*ordinary[[0, -1]], *(ordinary_numbers(np.sort(of_state))[[0, -1]] if len(of_state) else ())]
+    counts = Counter(of_state.tolist())
+    # A code comes in every state. Where the machine has several, one of them may be far from all others.
+    usual += [
+        number
+        for number, count in counts.items()
+        if count >= max(_MIN_STATE_ROWS, _MIN_OF_STATE * np.count_nonzero(numbers == number))
+    ]
     least, greatest = float(min(usual)), float(max(usual))
     far = Counter(value_text(number) for number in numbers.tolist() if not least <= number <= greatest)
     texts = Counter(value_text(value) for value in given if number_of(value) is None)

@@ -174,6 +174,23 @@ def test_a_machine_that_was_off_for_a_while_is_watched_as_if_it_had_not_been(cou
     assert usual.compare(off).rarity > 0.01
 
 
+@pytest.mark.parametrize("idle", [60, 180])
+def test_a_sensor_stuck_at_what_it_says_in_one_of_several_other_states_is_noticed(idle: int) -> None:
+    draw = np.random.default_rng(2)
+    rows = with_standstill(pump(LEARNT), 40)
+    rows += [
+        {"speed": 300 + 5 * at[0], "current": 3 + at[1] / 5, "power": 1 + at[2] / 9, "temperature": 45 + at[3]}
+        for at in draw.normal(0, 1, (idle, 4)).tolist()
+    ]
+    for at in range(0, len(rows), 50):
+        rows[at] = rows[at] | {"temperature": -99}
+    usual = RarityModel(learn_usual(rows, [5 * at // len(rows) for at in range(len(rows))]))
+    assert [(field.name, *field.codes) for field in usual.usual.numbers if field.codes] == [("temperature", "-99.0")]
+    assert usual.compare(ordinary() | {"speed": 0}).rarity < 0.002
+    assert usual.compare(rows[LEARNT // 2 + 20]).rarity > 0.01
+    assert usual.compare(rows[-20]).rarity > 0.01
+
+
 def test_a_standstill_without_some_numbers_is_learnt_as_well() -> None:
     rows = [
         row if row["mode"] != "off" else {name: row[name] for name in ("current", "temperature", "mode")}
