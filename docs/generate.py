@@ -172,7 +172,7 @@ min_gap_s = 5
 min_coverage = 0.5
 max_machines = 64
 forget_s = 86400
-record_every_s = 600
+record_every_s = 120
 record_mb = 20
 
 [signals.pump.values]

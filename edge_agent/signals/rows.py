@@ -23,6 +23,11 @@ from edge_agent.loader import load_config
 from edge_agent.signals.recorder import recorded_rows
 
 _MAX_NAMED = 10
+# How much of a window is left out after a start or an end. With less, a model learns wrong labels where starts are
+# noted too early; with more, it does not know the beginnings of faults.
+_AFTER = 0.25
+# The least number of rows for each start and each end whose windows cover it.
+_MIN_COVERING = 2
 _COLUMNS = ("machine", "from", "to", "answer")
 
 
@@ -66,10 +71,10 @@ def rows(
             f"; signals.{table}.record_every_s is 0" for table in tables if not config.signals[table].record_every_s
         )
         return fail(f"no rows written: no readings of {named} are recorded{off}")
-    margin_s = max(config.signals[table].window_s for table in tables)
+    window_s = max(config.signals[table].window_s for table in tables)
     kept, left_out = [{"task": task, **row} for row in recorded], 0
     if faults is not None:
-        kept = list(labelled(kept, logbook, margin_s=margin_s, otherwise=otherwise))
+        kept = list(labelled(kept, logbook, window_s=window_s, otherwise=otherwise))
         left_out = len(recorded) - len(kept)
     if skipped:
         print(f"{faults}: skipped {_listed(skipped)}, of which other tables have readings", file=sys.stderr)
@@ -95,7 +100,13 @@ def rows(
         listed = ", ".join(f"{label} {count}" for label, count in counts.items())
         print(printable(f"{out}: {len(kept)} rows{': ' if listed else ''}{listed}"))
         if left_out:
-            print(f"left out {left_out}: without an answer, or within {margin_s:g} s of a start or an end")
+            around = f"from {window_s:g} s before a start or an end to {_AFTER * window_s:g} s after it"
+            print(f"left out {left_out}: without an answer, or {around}")
+        if faults is not None and _lacks_changes(kept, logbook, window_s):
+            rule = f"record_every_s = {window_s / 5:g} records more of them"
+            print(
+                f"few rows are within {window_s:g} s after a start or an end, so a model may give no label then; {rule}"
+            )
     return 0
 
 
@@ -143,28 +154,51 @@ def labelled(
     recorded: Iterable[dict[str, Any]],
     logbook: Mapping[str, Sequence[Fault]],
     *,
-    margin_s: float,
+    window_s: float,
     otherwise: str | None,
 ) -> Iterator[dict[str, Any]]:
     """The rows for which the log has an answer.
 
-    Readings within margin_s of a start or an end are left out, because their windows cover both states and nobody noted
-    the exact minute. otherwise: the answer outside all intervals; None leaves those rows out.
+    Nobody noted the exact minute of a start or an end, and late rather than early. So readings are left out for one
+    window before it, and for a part of one after it. Later ones have the new state: without them, no row would have a
+    window that covers a change, and a model would take all such readings for unlike training.
+
+    otherwise: the answer outside all intervals; None leaves those rows out.
     """
-    # Starts and ends alternate, so a reading after an odd number of them is inside an interval.
-    edges = {
-        machine: [edge for fault in faults for edge in (fault.start, fault.end)] for machine, faults in logbook.items()
-    }
+    edges = _edges(logbook)
     for row in recorded:
         at, known = parse_timestamp(row["ts"]), edges.get(row["machine"], [])
         if at is None:
             continue
         before = bisect_right(known, at)
-        if any(abs(at - edge) < margin_s for edge in known[max(before - 1, 0) : before + 1]):
+        if before < len(known) and known[before] - at < window_s:
+            continue
+        if before and at - known[before - 1] < _AFTER * window_s:
             continue
         answer = logbook[row["machine"]][before // 2].answer if before % 2 else otherwise
         if answer is not None:
             yield {**row, "answer": answer}
+
+
+def _edges(logbook: Mapping[str, Sequence[Fault]]) -> dict[str, list[float]]:
+    """The starts and ends by machine. They alternate, so a reading after an odd number of them is in an interval."""
+    return {
+        machine: [edge for fault in faults for edge in (fault.start, fault.end)] for machine, faults in logbook.items()
+    }
+
+
+def _lacks_changes(rows: Sequence[dict[str, Any]], logbook: Mapping[str, Sequence[Fault]], window_s: float) -> bool:
+    """Whether few rows have a window that covers a change, so that a model takes such readings for unlike training."""
+    edges, covering = _edges(logbook), 0
+    times = [(row["machine"], parse_timestamp(row["ts"]) or 0.0) for row in rows]
+    for machine, at in times:
+        known = edges.get(machine, [])
+        before = bisect_right(known, at)
+        covering += before > 0 and at - known[before - 1] < window_s
+    first, last = min(at for _, at in times), max(at for _, at in times)
+    # A log may go back farther than the recorded readings.
+    changes = sum(first <= edge <= last for known in edges.values() for edge in known)
+    return covering < _MIN_COVERING * changes
 
 
 def _time(text: str | None) -> float | None:

@@ -347,7 +347,7 @@ def found_lines(proposal: Proposal) -> Iterator[str]:
 def _signals_lines(tables: Mapping[str, dict[str, Any]]) -> Iterator[str]:
     for name, table in tables.items():
         own = {key: value for key, value in table.items() if key != "values"}
-        suggested = {"window_s": 600, "every_s": 60, "record_every_s": 600}
+        suggested = {"window_s": 600, "every_s": 60, "record_every_s": 120}
         if "source" in own:
             suggested["rebirth"] = True
         yield from _table(f"signals.{name}", SignalsTable, own, suggested)

@@ -140,8 +140,8 @@ def rows(edge_agent: EdgeAgent, *options: str) -> tuple[Ended, list[dict[str, An
     return ended, [json.loads(text) for text in path.read_text("utf-8").splitlines()] if path.exists() else []
 
 
-def test_the_logbook_labels_readings_whose_window_is_clear_of_its_edges(folder: Path, edge_agent: EdgeAgent) -> None:
-    record(folder, [0, 50, 100, 190, 230, 300, 420])
+def test_the_logbook_labels_readings_except_just_before_its_edges(folder: Path, edge_agent: EdgeAgent) -> None:
+    record(folder, [0, 50, 100, 130, 150, 190, 230, 250, 300, 420])
     record(folder, [200], machine="pump-8")
     book = "machine,from,to,answer\npump-7,2026-11-30T12:02:00Z,2026-11-30T12:05:00Z,worn\n"
     (folder / "faults.csv").write_text(book, "utf-8")
@@ -151,15 +151,20 @@ def test_the_logbook_labels_readings_whose_window_is_clear_of_its_edges(folder: 
     assert kept == [
         ("pump-7", 0.0, "normal"),
         ("pump-7", 50.0, "normal"),
+        ("pump-7", 150.0, "worn"),
         ("pump-7", 190.0, "worn"),
         ("pump-7", 230.0, "worn"),
         ("pump-7", 420.0, "normal"),
         ("pump-8", 200.0, "normal"),
     ]
     assert written[0]["ts"] == "2026-11-30T12:00:00.000Z"
-    assert "left out 2" in ended.stdout
+    assert "left out 4: without an answer, or from 60 s before a start or an end to 15 s after it" in ended.stdout
+    assert "few rows are within 60 s after a start or an end" in ended.stdout
+    record(folder, [140, 160, 320, 330])
     ended, written = rows(edge_agent, "--faults", "faults.csv")
-    assert [row["answer"] for row in written] == ["worn", "worn"]
+    assert [row["answer"] for row in written] == ["worn"] * 5
+    ended, _ = rows(edge_agent, "--faults", "faults.csv", "--else", "normal")
+    assert "few rows" not in ended.stdout
 
 
 def test_a_mistyped_machine_does_not_make_its_fault_one_of_the_others(folder: Path, edge_agent: EdgeAgent) -> None:
@@ -251,12 +256,12 @@ def test_a_logbook_of_thousands_of_lines_labels_thousands_of_readings_in_seconds
     book = {"a": [Fault(start, end, str(start)) for start, end in spans]}
     recorded = [{"ts": rfc3339(START + at * 500), "machine": "a"} for at in range(20_000)]
     started_at = time.monotonic()
-    answers = [row["answer"] for row in labelled(recorded, book, margin_s=60, otherwise="-")]
+    answers = [row["answer"] for row in labelled(recorded, book, window_s=60, otherwise="-")]
     assert time.monotonic() - started_at < 3
     expected = []
     for row in recorded[:500]:
         at = parse_timestamp(row["ts"]) or 0.0
-        if all(abs(at - edge) >= 60 for edge in edges[:1000]):
+        if not any(-60 < at - edge < 15 for edge in edges[:1000]):
             expected.append(next((str(start) for start, end in spans[:500] if start <= at < end), "-"))
     assert answers[: len(expected)] == expected
 
