@@ -447,8 +447,8 @@ def _watch(options: argparse.Namespace) -> int:
     _value(
         "action ACTION", "user: lists or changes the users in the file of --users instead", nargs="?", choices=("user",)
     ),
-    _value("step STEP", "add, list, remove", nargs="?", choices=("add", "list", "remove")),
-    _value("user NAME", "the user to add or remove", nargs="?"),
+    _value("step STEP", "add, list, remove, roles", nargs="?", choices=("add", "list", "remove", "roles")),
+    _value("user NAME", "the user to add, change or remove", nargs="?"),
     _value("--listen ADDRESS:PORT", "where browsers reach it (default: %(default)s)", default="127.0.0.1:8780"),
     _value(
         "--name HOST",
@@ -487,7 +487,7 @@ def _watch(options: argparse.Namespace) -> int:
         ),
         _flag("--token", "instead of a password, prints a token for a program"),
         _flag("--force", "replaces an existing user"),
-        title="user add",
+        title="user add, user roles",
     ),
     _bus_options(has_device=False),
     extra="web",

@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -19,12 +20,15 @@ from edge_agent import __version__
 from edge_agent.commands.fields import MAX_BY_CHARS
 from edge_agent.core.wording import printable
 from edge_agent.web.guard import address_of
+from edge_agent.web.kept_file import KeptFile
 from edge_agent.web.problem import ProblemError, json_object_of, json_response, text_of
 from edge_agent.web.users import MAX_PASSWORD, ROLES, User, Users, is_password_of
 
 MAX_SESSIONS = 200
 # At a shared screen, the next person may not be the one who logged in.
 WRITES_S = 3600.0
+# The longest time that a login lasts.
+MAX_AGE_S = 30 * 86_400.0
 MAX_FAILURES, FAILURES_S = 10, 300.0
 _MAX_ADDRESSES = 1000
 # Logins that wait while another password is being hashed.
@@ -76,7 +80,7 @@ def author_of(request: Request, given: object) -> str | None:
 class _Session:
     name: str
     secret: str
-    """As it was at the login: changing the password ends the session."""
+    """A hash of the user's secret at the login: changing the password ends the session."""
     password_at: float
     """When the password was given, in seconds of the monotonic clock."""
 
@@ -87,6 +91,7 @@ class Sessions:
     Args:
         users: With None there is no login, and everybody may do everything.
         is_public: Everybody may see the screens without a login.
+        kept: Keeps logins for the next process.
     """
 
     def __init__(
@@ -96,18 +101,43 @@ class Sessions:
         is_public: bool = False,
         is_secure: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        kept: KeptFile | None = None,
     ) -> None:
         self._users = users
         self._is_public = is_public
         self._is_secure = is_secure
         self._clock = clock
+        self._kept = kept
         # By the hash of the cookie's value, least recently used first.
-        self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        if kept is not None and users is not None:
+            self._sessions.update(kept.read(self._read, dict[str, _Session]()))
         self._limit = LoginLimit(clock)
         self._hashing = asyncio.Semaphore(1)
         self._waiting = 0
         # With this prefix, browsers accept the cookie only over https and only for this host.
         self._cookie = "__Host-edge-agent" if is_secure else "edge-agent"
+
+    def _read(self, document: dict[str, Any]) -> dict[str, _Session]:
+        return {
+            key: _Session(
+                name=str(entry["name"]),
+                secret=str(entry["secret"]),
+                # A clock that was set back must not extend the time in which the password counts.
+                password_at=self._clock() - (age_s if (age_s := time.time() - entry["password_at"]) >= 0 else WRITES_S),
+            )
+            for key, entry in list(document.items())[-MAX_SESSIONS:]
+        }
+
+    def _save(self) -> None:
+        if self._kept is not None:
+            now, wall = self._clock(), time.time()
+            self._kept.save(
+                {
+                    key: {"name": one.name, "secret": one.secret, "password_at": wall - (now - one.password_at)}
+                    for key, one in self._sessions.items()
+                }
+            )
 
     def viewer(self, headers: Headers, cookie: str | None) -> Viewer:
         """Raises ProblemError for a token that nobody has."""
@@ -132,8 +162,9 @@ class Sessions:
         if session is None or self._users is None:
             return None, None
         user = self._users.named(session.name)
-        if user is None or user.secret != session.secret:
-            del self._sessions[key]
+        is_over = self._clock() - session.password_at > MAX_AGE_S
+        if user is None or is_over or _key(user.secret) != session.secret:
+            self.logout(cookie)
             return None, None
         self._sessions.move_to_end(key)
         return session, user
@@ -163,9 +194,10 @@ class Sessions:
             raise ProblemError(401, "login", "the name or the password is wrong")
         self._limit.forgive(address)
         value = secrets.token_urlsafe(32)
-        self._sessions[_key(value)] = _Session(name=user.name, secret=user.secret, password_at=self._clock())
+        self._sessions[_key(value)] = _Session(name=user.name, secret=_key(user.secret), password_at=self._clock())
         if len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
+        self._save()
         return value, user
 
     def _refuse(self, wait_s: float) -> None:
@@ -173,7 +205,8 @@ class Sessions:
         raise ProblemError(429, "too_many_logins", f"too many logins: wait {seconds} s", {"Retry-After": seconds})
 
     def logout(self, cookie: str | None) -> None:
-        self._sessions.pop(_key(cookie or ""), None)
+        if self._sessions.pop(_key(cookie or ""), None) is not None:
+            self._save()
 
     def set_cookie(self, response: Response, value: str | None) -> None:
         """None deletes it."""
@@ -230,9 +263,9 @@ def _check_readable(users: Users) -> None:
         raise ProblemError(503, "users_unreadable", "the users file cannot be read; see the log of edge-agent web")
 
 
-def _key(cookie: str) -> bytes:
-    """A hash, so that neither memory nor the time of a lookup reveals a cookie's value."""
-    return hashlib.sha256(cookie.encode("utf-8", "replace")).digest()
+def _key(cookie: str) -> str:
+    """A hash, so that neither memory, the kept file nor the time of a lookup reveals a cookie's value."""
+    return hashlib.sha256(cookie.encode("utf-8", "replace")).hexdigest()
 
 
 class LoginLimit:

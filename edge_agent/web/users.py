@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 ROLES = ("view", "feedback", "try")
 MIN_PASSWORD, MAX_PASSWORD = 8, 256
-_NAME = re.compile(r"[\w.@-]{1,64}")
+_NAME = re.compile(r"(?=.{1,64}$)[\w.@-]+( [\w.@-]+)*")
 _MAX_FILE_BYTES = 1_000_000
 # 16 MB and about 50 ms on a PC, 150 ms on a small gateway.
 _SCRYPT = {"n": 2**14, "r": 8, "p": 1}
@@ -167,9 +167,11 @@ def change_users(
     if path is None:
         raise OptionError("--users: required, the file to read or change")
     if action is None or (action == "list") == (name is not None):
-        raise OptionError("should be `user add NAME`, `user remove NAME` or `user list`")
+        raise OptionError("should be `user add NAME`, `user roles NAME`, `user remove NAME` or `user list`")
     if name is not None and not _NAME.fullmatch(name):
-        raise OptionError(f"NAME: should be 1 to 64 letters, digits, _, -, . or @ (got {shown(name)})")
+        raise OptionError(
+            f"NAME: should be 1 to 64 letters, digits, _, -, . or @, or spaces inside (got {shown(name)})"
+        )
     try:
         users = read_users(path) if path.exists() or action != "add" else {}
         if name is None:
@@ -178,6 +180,10 @@ def change_users(
         if action == "remove":
             if users.pop(name, None) is None:
                 return fail(f"{shown_path(path)} has no user {printable(name)}")
+        elif action == "roles":
+            if name not in users:
+                return fail(f"{shown_path(path)} has no user {printable(name)}")
+            users[name] = replace(users[name], roles=frozenset(roles) | {"view"})
         else:
             if name in users and not force:
                 return fail(f"{printable(name)} already exists: --force replaces the password or token, and the roles")
@@ -192,7 +198,7 @@ def change_users(
     if action == "add" and is_program:
         print(token)
     elif action is not None:
-        print(f"{printable(name or '')} {'may' if action == 'add' else 'may not'} use the page: {shown_path(path)}")
+        print(f"{printable(name or '')} {'may not' if action == 'remove' else 'may'} use the page: {shown_path(path)}")
     return 0
 
 

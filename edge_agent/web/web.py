@@ -24,6 +24,7 @@ from edge_agent.tools.bus import Bus, OptionError
 from edge_agent.tools.watch.expected import expected_of
 from edge_agent.web.guard import MAX_HEADER_BYTES, Endpoint, Network, address_of, host_name
 from edge_agent.web.journal import Journal, default_folder
+from edge_agent.web.kept_file import KeptFile
 from edge_agent.web.live import Live
 from edge_agent.web.server import application
 from edge_agent.web.sessions import Sessions
@@ -38,6 +39,7 @@ _KEEP_ALIVE_S = 15
 _FIRST_REQUEST_S = 10.0
 _STOP_S = 1
 _BACKLOG = 128
+_MAX_LOGINS_BYTES = 1_000_000
 
 
 def web(options: argparse.Namespace, bus: Bus) -> int:
@@ -185,7 +187,8 @@ async def _serve(
     live = Live(
         bus.mqtt, bus.site, journal, lambda: loop.call_soon_threadsafe(lambda: stop(failed=True)), expected=expected
     )
-    sessions = Sessions(users, is_public=options.public_view, is_secure=endpoint.is_secure)
+    kept = KeptFile(journal.folder / "logins.json", "logins", _MAX_LOGINS_BYTES)
+    sessions = Sessions(users, is_public=options.public_view, is_secure=endpoint.is_secure, kept=kept)
     app = application(live, endpoint, sessions)
     server = _Server(_config(app, options.web_cert_file, options.web_key_file))
     for number in (signal.SIGTERM, signal.SIGINT):

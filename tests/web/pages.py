@@ -14,6 +14,7 @@ from edge_agent.core.messages import Message
 from edge_agent.tools.watch.site import Site
 from edge_agent.web.guard import Endpoint
 from edge_agent.web.journal import Journal
+from edge_agent.web.kept_file import KeptFile
 from edge_agent.web.live import Live
 from edge_agent.web.server import application
 from edge_agent.web.sessions import Sessions
@@ -64,12 +65,15 @@ class Page:
     def __init__(
         self, users: Users | None = None, *, is_public: bool = False, folder: Path | None = None, **endpoint: Any
     ) -> None:
-        """folder: where the journal is kept; without it, there is none on the disk."""
+        """folder: where journal and logins are kept; without it, there are none on the disk."""
         self.now = 1000.0
         self.live = Live(MqttConfig(), "hall1", Journal(folder or Path("/nowhere")))
         self.site = Site("edgeai/v1", "hall1")
         self.endpoint = Endpoint(**{"listens_on": LOOPBACK, **endpoint})
-        self.sessions = Sessions(users, is_public=is_public, is_secure=self.endpoint.is_secure, clock=lambda: self.now)
+        kept = None if folder is None else KeptFile(folder / "logins.json", "logins", 100_000)
+        self.sessions = Sessions(
+            users, is_public=is_public, is_secure=self.endpoint.is_secure, clock=lambda: self.now, kept=kept
+        )
         self.app = application(self.live, self.endpoint, self.sessions)
         self.client = Browser(self.app)
 

@@ -1,6 +1,7 @@
 """Who may see and do what: users, cookies, tokens, roles, and the limit on failed logins."""
 
 import json
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -230,3 +231,32 @@ def test_a_program_writes_with_its_token_but_still_needs_the_header(page: Page) 
 def test_a_login_that_is_none_is_refused_in_words(page: Page, body: str) -> None:
     content = {"content": body.encode("latin-1"), "headers": {**ORIGIN, "Content-Type": "application/json"}}
     assert code(page.client.post("/api/v1/login", **content)) == (400, "invalid")
+
+
+def test_a_login_outlives_the_process_but_neither_thirty_days_nor_another_password(file: Path, tmp_path: Path) -> None:
+    first = Page(Users(file), folder=tmp_path)
+    assert login(first).status_code == 200
+    first.now += sessions.WRITES_S / 2
+    (kept,) = tmp_path.glob("logins.json")
+    cookie = first.client.cookies["edge-agent"]
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert cookie not in kept.read_text("utf-8")
+    assert SECRET not in kept.read_text("utf-8")
+
+    def user(page: Page) -> Any:
+        page.client.cookies.set("edge-agent", cookie)
+        return page.client.get("/api/v1/session").json()["user"]
+
+    second = Page(Users(file), folder=tmp_path)
+    assert user(second) == "ana"
+    assert user(Page(Users(file), folder=tmp_path)) == "ana"
+    write_users(file, [User(name="ana", roles=frozenset(), secret=hashed_password("another horse"))])
+    assert user(Page(Users(file), folder=tmp_path)) is None
+    write_users(file, [User(name="ana", roles=frozenset(), secret=SECRET)])
+    assert login(first).status_code == 200
+    cookie = first.client.cookies["edge-agent"]
+    third = Page(Users(file), folder=tmp_path)
+    assert user(third) == "ana"
+    third.now += sessions.MAX_AGE_S + 1
+    assert user(third) is None
+    assert user(Page(Users(file), folder=tmp_path)) is None

@@ -24,10 +24,10 @@ def _password(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_user_who_was_added_logs_in_and_only_the_owner_reads_the_file(edge_agent: EdgeAgent, file: Path) -> None:
-    assert edge_agent("web", "user", "add", "ana", "--users", file, "--role", "feedback").returncode == 0
+    assert edge_agent("web", "user", "add", "Jörg Müller", "--users", file, "--role", "feedback").returncode == 0
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "correct horse" not in file.read_text("utf-8")
-    user = Users(file).person("ana")
+    user = Users(file).person("Jörg Müller")
     assert user is not None
     assert user.roles == {"view", "feedback"}
     assert is_password_of(user, "correct horse")
@@ -68,6 +68,13 @@ def test_users_are_listed_and_removed(edge_agent: EdgeAgent, file: Path) -> None
         "view",
         "feedback",
     ]
+    roles = edge_agent("web", "user", "roles", "ana", "--users", file, "--role", "try")
+    assert roles.stdout.startswith("ana may use")
+    user = Users(file).person("ana")
+    assert user is not None
+    assert user.roles == {"view", "try"}
+    assert is_password_of(user, "correct horse")
+    assert edge_agent("web", "user", "roles", "bob", "--users", file).returncode == 1
     assert edge_agent("web", "user", "remove", "ana", "--users", file).returncode == 0
     assert json.loads(file.read_text("utf-8")) == {"users": {}}
     assert edge_agent("web", "user", "remove", "ana", "--users", file).returncode == 1
@@ -85,7 +92,7 @@ def test_a_user_is_replaced_only_by_force(edge_agent: EdgeAgent, file: Path) -> 
 
 @pytest.mark.parametrize(
     "arguments",
-    [("add",), ("list", "ana"), ("remove",), (), ("add", "a b"), ("add", "ana\x1b"), ("add", "x" * 65)],
+    [("add",), ("list", "ana"), ("remove",), (), ("add", "a "), ("add", "ana\x1b"), ("add", "x" * 65)],
 )
 def test_what_cannot_be_done_is_a_fault_of_usage(edge_agent: EdgeAgent, file: Path, arguments: tuple[str, ...]) -> None:
     assert edge_agent("web", "user", *arguments, "--users", file).returncode == 64
