@@ -472,6 +472,15 @@ class Answers(Part):
         accuracy = object_at(object_at(row.health, "accuracy"), task)
         return promises(known, accuracy, self._open[device, task])
 
+    def unproven(self, row: Row) -> list[Document]:
+        """How far the promises of a board are that are not proven."""
+        return [
+            {"task": escaped(name), "answered": promise["answered"], "more": promise["more"]}
+            for name, _ in tasks_of(row)
+            for promise in self.promises(row.device, name)
+            if promise["min_accuracy"] is not None and promise["more"] != 0
+        ]
+
     def _reason(self, *, has_checks: bool) -> Document:
         """Why there is nothing to check: a text, and a code for readers of other languages."""
         asking = [

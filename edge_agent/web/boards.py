@@ -66,6 +66,7 @@ class Boards:
         *,
         is_first: bool,
         open_checks: Mapping[str, int],
+        unproven: Mapping[str, list[Document]],
         alarms_last_hour: int,
         seen: Mapping[tuple[str, str], Entry],
     ) -> None:
@@ -74,6 +75,7 @@ class Boards:
         Args:
             is_first: These are the first rows, so nobody knows since when the levels have been like this.
             open_checks: How many checks of each board wait for a person.
+            unproven: How far the promises of boards are that have the reason `promise-unproven`.
             seen: Who has seen which alarm, by board and alarm.
         """
         next_cursor = self.cursor + 1
@@ -88,6 +90,7 @@ class Boards:
                 board.level, board.since = level, None if is_first else wall
             board.health_at = _health_at(row, wall, board.health_at)
             document = _board_document(row, board, open_checks[row.device], seen)
+            document["unproven"] = unproven.get(row.device, [])
             if document != board.document:
                 board.document, board.encoded, board.version = document, encode(document), next_cursor
                 is_changed = True

@@ -247,6 +247,7 @@ class Live:
             wall,
             is_first=is_first,
             open_checks={row.device: self.answers.open_checks(row.device) for row in rows},
+            unproven={row.device: self.answers.unproven(row) for row in rows if "promise-unproven" in row.why},
             alarms_last_hour=self.journal.alarms_since(wall - 3600),
             seen=self.journal.seen,
         )

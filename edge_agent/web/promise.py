@@ -42,6 +42,8 @@ def _promise(known: Document, target: float, task: Document, accuracy: Document,
     # Those that were asked after the last answered one do not count yet. Older boards do not tell them apart.
     missed = _count(accuracy, "missed")
     missed = known["asked"] - answered if missed is None else missed
+    newer = max(0, known["asked"] - answered - missed)
+    wrong = None if right is None else answered - right
     by_share = _to_answer(MIN_ANSWERED * (answered + missed) - answered, min(open_audits, missed))
     if (_share(accuracy, "promised") or 0) >= target:
         more = 0
@@ -60,7 +62,7 @@ def _promise(known: Document, target: float, task: Document, accuracy: Document,
         words_key = "not_asked"
     else:
         words_key = "too_few_answered" if by_share > 0 else "audits"
-    return {**known, "target": target, "more": more, "words_key": words_key}
+    return {**known, "wrong": wrong, "newer": newer, "target": target, "more": more, "words_key": words_key}
 
 
 def _to_answer(lacking: float, late: int) -> int:

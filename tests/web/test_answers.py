@@ -2,6 +2,7 @@
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -601,6 +602,18 @@ def test_needs_say_what_each_promise_takes() -> None:
         ("press-04", "triage", 0.9, 29),
         ("press-04", "triage", 0.95, 59),
     ]
+
+
+def test_a_board_whose_promise_is_not_proven_says_how_far_it_is() -> None:
+    bench = Bench({"triage": {**TASKS["triage"], "min_accuracy": 0.95}})
+    bench.board("press-05")
+    rows = bench.live.rows
+    accuracy = {"triage": {"asked": 30, "audits": 20, "accuracy": 1.0, "missed": 0}}
+    rows["press-04"] = replace(rows["press-04"], why=("promise-unproven",), health={"accuracy": accuracy})
+    bench.live.take_rows(list(rows.values()), 0.0)
+    boards = {board["device"]: board for board in bench.browser.get("/api/v1/changes").json()["boards"]}
+    assert boards["press-04"]["unproven"] == [{"task": "triage", "answered": 20, "more": 39}]
+    assert boards["press-05"]["unproven"] == []
 
 
 def test_each_board_says_how_many_checks_are_open() -> None:

@@ -34,6 +34,8 @@ def test_a_promise_of_19_in_20_takes_59_right_audits_at_the_least() -> None:
         "asked": 0,
         "answered": 0,
         "right": 0,
+        "wrong": 0,
+        "newer": 0,
         "min_accuracy": 0.95,
         "target": 0.95,
         "more": 59,
@@ -61,6 +63,7 @@ def test_audits_after_the_last_answered_one_do_not_count_yet() -> None:
     (counted,) = promises(TASK, accuracy(59, 59, 59))
     (waiting,) = promises(TASK, accuracy(79, 59, 59, missed=0), open_audits=20)
     assert (waiting["more"], waiting["words_key"]) == (counted["more"], counted["words_key"])
+    assert (counted["newer"], waiting["newer"]) == (0, 20)
 
 
 def test_what_the_board_promises_takes_nothing() -> None:

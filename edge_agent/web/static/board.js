@@ -144,12 +144,12 @@ function accuracyWords(task, board) {
       ? t("accuracy.no_audits")
       : t("accuracy.estimate", { error: number(entry.mean_error, 2), holds: percent(entry.holds), n: entry.audits });
   if (!entry.audits) return t(task.audit_rate ? "accuracy.no_audits" : "accuracy.no_rate");
-  const parts = [t("accuracy.answered", { n: entry.audits, asked: entry.asked })];
+  const parts = [t("accuracy.answered", { n: entry.audits, asked: entry.asked }), newerWords(task.promise)];
   if (entry.audits >= MIN_FOR_SHARE)
     parts.unshift(t("accuracy.right", { share: percent(entry.accuracy), bound: percent(entry.lower_bound) }));
   if (entry.promised != null) parts.push(t("promise.proven", { target: percent(entry.promised) }));
   else parts.push(...[task.promise ?? []].flat().map(promiseWords));
-  return parts.join(" ");
+  return parts.filter(Boolean).join(" ");
 }
 
 export function promiseWords(promise) {
@@ -159,9 +159,15 @@ export function promiseWords(promise) {
   if (promise.words_key === "too_few_answered" && promise.more != null)
     return t("promise.too_few_answered", { n: promise.more, target });
   const why = promise.words_key === "not_asked" ? ` ${t("promise.not_asked")}` : "";
+  // Each right answer lowers the number, and one unlike the board's raises it.
+  const wrong = promise.wrong ? ` ${t("promise.wrong", { n: promise.wrong })}` : "";
   return promise.more == null
     ? `${t("promise.unknown", { target })}${why}`
-    : `${t("promise.more", { n: promise.more, target })}${why}`;
+    : `${t("promise.more", { n: promise.more, target })}${wrong}${why}`;
+}
+
+export function newerWords(promise) {
+  return promise?.newer ? t("promise.newer", { n: promise.newer }) : "";
 }
 
 function signals(all) {

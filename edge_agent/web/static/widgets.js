@@ -127,13 +127,22 @@ export function whyView(board) {
   const nameOf = (phrase) => phrase.split(":", 1)[0];
   const isStale = board.level === "stale";
   const phrases = (board.why ?? []).filter((phrase) => !alarms.includes(nameOf(phrase)));
-  const todos = phrases.map((phrase) => `todo.${nameOf(phrase)}`).filter(has);
+  // Nobody can answer checks that were not asked yet.
+  const todoOf = (name) => (name === "promise-unproven" && !board.open_checks ? "unproven.none" : `todo.${name}`);
+  const todos = phrases.map((phrase) => todoOf(nameOf(phrase))).filter(has);
   const ofLevel = `todo.${board.level}`;
   if (!todos.length && (isStale || !alarms.length) && has(ofLevel)) todos.push(ofLevel);
   if (!phrases.length && !todos.length) return null;
   return h("p", { key: "#why", class: "why" },
-    phrases.map(phraseWords).join("; "),
+    phrases.map((phrase) => phraseWords(phrase) + (phrase === "promise-unproven" ? progressWords(board) : "")).join("; "),
     todos.length ? [" ", h("b", null, t("todo")), " ", todos.map((key) => t(key)).join(" ")] : null);
+}
+
+function progressWords({ unproven }) {
+  const words = (unproven ?? [])
+    .filter(({ more }) => more != null)
+    .map(({ task, answered, more }) => t("unproven", { task, n: answered, more }));
+  return words.length ? ` (${words.join("; ")})` : "";
 }
 
 export function alarmAdvice(name) {
