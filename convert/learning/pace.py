@@ -44,9 +44,13 @@ class TimeLimit:
         low, high = min(self._steps), max(self._steps)
         if low == max_steps:
             return []
-        allowed = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        warning = (
+        warning = "the model may be right less often, and another run will not give the same bytes"
+        allowed = f"{low:,}"
+        if low < high:
+            # The last one is that of the model to be written.
+            allowed = f"{low:,} to {high:,}, the bundle's own model {self._steps[-1]:,},"
+            warning += ". What is stated is of models with other numbers of steps; --steps gives all of them the same"
+        return [
             f"--minutes {self._minutes:g} allowed each training only {allowed} of {max_steps:,} steps on this machine: "
-            "the model may be right less often, and another run will not give the same bytes"
-        )
-        return [warning]
+            + warning
+        ]
