@@ -378,8 +378,9 @@ class Agent:
         is_idle = self._dispatcher.is_idle and not self._governor.limits.causes and not self._model_switch.is_underway
         self._revocation_watch.tick(now)
         self._canary_watch.tick(now, is_idle=is_idle)
-        if recalibration := self._dispatcher.admission.answerers.tick(now):
-            self._status.publish_event("recalibration", recalibration)
+        if events := self._dispatcher.admission.answerers.tick(now):
+            for name, document in events:
+                self._status.publish_event(name, document)
             # `info` says where scores come from.
             self._status.publish_all()
         if self._feed is not None:

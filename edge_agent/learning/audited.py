@@ -17,6 +17,7 @@ from edge_agent.core.pipe import Finished
 from edge_agent.core.strict_json import encode, number_of
 from edge_agent.learning.answers import AnswerTable, AuditCounts, KeptAnswer
 from edge_agent.learning.maths.assessment import Assessment
+from edge_agent.requests.answerers import AnswererEvent
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import Task
 
@@ -66,8 +67,8 @@ class AuditedTasks(Generic[_T]):
         """The kept answers, and how to assess them in another thread."""
         raise NotImplementedError
 
-    def _apply(self, tracked: _T, kept: list[KeptAnswer], assessment: Assessment) -> dict[str, Any] | None:
-        """Gives the document of an `event/recalibration`, if there is one."""
+    def _apply(self, tracked: _T, kept: list[KeptAnswer], assessment: Assessment) -> list[AnswererEvent]:
+        """Gives what follows from it for the bus."""
         raise NotImplementedError
 
     def _notice_overdue(self, tracked: _T, kept: Sequence[KeptAnswer]) -> None:
@@ -130,17 +131,17 @@ class AuditedTasks(Generic[_T]):
         keep_marked = max(keep, self._min_kept_marked)
         self._table.forget(store_name or tracked.store_name, keep=keep, keep_marked=keep_marked, before_wall_s=before)
 
-    def tick(self, now: float) -> dict[str, Any] | None:
-        """To be called several times a second. Gives the document of an `event/recalibration`, if there is one."""
-        event = None
+    def tick(self, now: float) -> list[AnswererEvent]:
+        """To be called several times a second. Gives what happened."""
+        events: list[AnswererEvent] = []
         if self._assessing is not None:
             tracked, kept, future = self._assessing
             if not future.done():
-                return None
+                return []
             self._assessing = None
             if self._tracked.get(tracked.task.name) is tracked:
                 if (error := future.exception()) is None:
-                    event = self._apply(tracked, kept, future.result())
+                    events = self._apply(tracked, kept, future.result())
                 else:
                     log.error("the kept answers of %s cannot be used: %s", tracked.store_name, error)
         first = min(self._tracked.values(), key=lambda tracked: tracked.next_at, default=None)
@@ -148,4 +149,4 @@ class AuditedTasks(Generic[_T]):
             first.due_at, first.again_at = None, now + ASSESS_EVERY_S
             kept, work = self._assessment(first)
             self._assessing = first, kept, in_background("assessment", work)
-        return event
+        return events

@@ -21,7 +21,7 @@ from edge_agent.core.labelled import label_of
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import EngineRequest, Failed, Finished
 from edge_agent.core.score_map import ScoreMap
-from edge_agent.core.strict_json import encode
+from edge_agent.core.strict_json import encode, number_of
 from edge_agent.core.wording import shown
 from edge_agent.learning.answers import AnswerTable, KeptAnswer, again_store_name
 from edge_agent.learning.audited import AuditedTask, AuditedTasks
@@ -33,6 +33,7 @@ from edge_agent.learning.maths.calibration import judged_counts
 from edge_agent.learning.maths.shares import upper_bound
 from edge_agent.learning.students import UNREACHABLE, Students
 from edge_agent.learning.trial import answered_again, unused_audits
+from edge_agent.requests.answerers import AnswererEvent
 from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.tasks import Task
 
@@ -68,6 +69,7 @@ class _FeedbackTask(AuditedTask):
     fitted: ScoreMap | None = None
     compared_rows: int = 0  # How many rows of feedback there were when the map was last compared with a new fit.
     dropped_from: float | None = None  # The accuracy before it fell; None if it has not fallen, or has recovered.
+    promised: float | None = None  # What the latest assessment proved.
     facts: TaskAccuracy = field(default_factory=TaskAccuracy)
 
     def document(self) -> dict[str, Any]:
@@ -80,6 +82,7 @@ class _FeedbackTask(AuditedTask):
             "since": self.since,
             "compared_rows": self.compared_rows,
             "dropped_from": self.dropped_from,
+            "promised": self.promised,
         }
 
     def restore(self, document: Any) -> None:
@@ -90,6 +93,8 @@ class _FeedbackTask(AuditedTask):
                 self.fitted = ScoreMap.from_json(document["map"], self.config.labels)
         self.since = int(document["since"])
         self.dropped_from = None if document["dropped_from"] is None else float(document["dropped_from"])
+        # Earlier versions did not record it.
+        self.promised = number_of(document.get("promised"))
 
 
 class Feedback(AuditedTasks[_FeedbackTask]):
@@ -108,6 +113,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         self._tasks = tasks
         self._students = students
         self._maps = maps
+        self._promised: dict[str, float | None] = {}  # By task, also of the model before: what events said last.
         self.set_model(model)
 
     def set_model(self, model: Model) -> None:
@@ -129,6 +135,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         """Restores what is known about each task under this model. With feedback off, deletes what was kept."""
         before, self._tracked = self._tracked, {}
         if not self._config.enabled:
+            self._promised.clear()
             self._maps.clear()
             self._table.forget_all()
             return
@@ -148,6 +155,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
                 tracked.restore(document)
             except (ValueError, TypeError, LookupError) as error:
                 log.warning("what is known from the feedback of task %s cannot be read: %s", task.name, error)
+        self._promised.setdefault(task.name, tracked.promised)
         self._maps.set_fitted(task, tracked.fitted)
         # Until the audits are assessed.
         self._maps.set_min_score(task, None if config.min_accuracy is None else UNREACHABLE)
@@ -300,7 +308,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         if (known := self._table.load_state(key)) in (None, tracked.basis) and known != basis:
             self._table.save_state(key, tracked.task.name, basis)
 
-    def _apply(self, tracked: _FeedbackTask, kept: list[KeptAnswer], assessment: Assessment) -> dict[str, Any] | None:
+    def _apply(self, tracked: _FeedbackTask, kept: list[KeptAnswer], assessment: Assessment) -> list[AnswererEvent]:
         task, config = tracked.task, tracked.config
         before, was_unproven = tracked.document(), tracked.facts.is_unproven
         counted_rows = self._held_out_for(tracked)
@@ -341,22 +349,37 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             dropped_from=tracked.dropped_from,
             shift=assessment.shift,
         )
+        tracked.promised = tracked.facts.promised
+        events = self._promise_events(tracked)
         if tracked.facts.is_unproven and not was_unproven:
             words = "no answer is given until audits prove it"
-            log.info("task %s: min_accuracy = %g is not proven: %s", task.name, config.min_accuracy, words)
+            level = logging.WARNING if events else logging.INFO
+            log.log(level, "task %s: min_accuracy = %g is not proven: %s", task.name, config.min_accuracy, words)
         if tracked.document() != before:
             self._table.save_state(tracked.basis, task.name, tracked.document())
         has_dropped = assessment.dropped_from is not None
         if assessment.has_new_map or has_dropped:
             log.info("recalibrated task=%s new_map=%s has_dropped=%s", task.name, assessment.has_new_map, has_dropped)
-            return {
+            recalibration = {
                 "task": task.name,
                 "new_map": assessment.has_new_map,
                 "has_dropped": has_dropped,
                 "feedback": assessment.compared_rows,
                 "audits": assessment.audits,
             }
-        return None
+            events.append(("recalibration", recalibration))
+        return events
+
+    def _promise_events(self, tracked: _FeedbackTask) -> list[AnswererEvent]:
+        """Whether a promise begins or ends, also by a switch; not if `min_accuracy` was removed."""
+        name, facts = tracked.task.name, tracked.facts
+        before, self._promised[name] = self._promised.get(name), facts.promised
+        if facts.promised == before or tracked.config.min_accuracy is None:
+            return []
+        audits = {"asked": facts.asked, "audits": facts.audits, "held_out": facts.held_out}
+        if facts.promised is not None:
+            return [("promise-proven", {"task": name, "promised": facts.promised, **audits})]
+        return [("promise-lost", {"task": name, "promised": before, **audits})]
 
     def facts(self) -> dict[str, TaskAccuracy]:
         # Tasks with a proven student give answers, whatever the large model may promise.

@@ -27,7 +27,7 @@ from edge_agent.learning.keeper import Keeper
 from edge_agent.learning.learned_maps import LearnedMaps
 from edge_agent.learning.students import RequestNotes, StudentChoice, Students
 from edge_agent.learning.unusual import UnusualReadings
-from edge_agent.requests.answerers import Answer, Answerers
+from edge_agent.requests.answerers import Answer, AnswererEvent, Answerers
 from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.score_maps import ScoreMaps
 from edge_agent.requests.tasks import Task
@@ -140,12 +140,11 @@ class Learning(Answerers):
         self._students.reconfigure(config.feedback, tasks)
         self._feedback.reconfigure(config.feedback, tasks)
 
-    def tick(self, now: float) -> dict[str, Any] | None:
-        self._students.tick(now)
-        if (corrected := super().tick(now)) is not None:
+    def tick(self, now: float) -> list[AnswererEvent]:
+        corrected = super().tick(now)
+        if corrected:
             self._feedback.on_priors()
-            return corrected
-        return self._feedback.tick(now)
+        return [*corrected, *self._students.tick(now), *self._feedback.tick(now)]
 
     def describe(self, task: Task) -> dict[str, str]:
         if self._maps.has_fitted(task):

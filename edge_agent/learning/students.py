@@ -22,6 +22,7 @@ from edge_agent.learning.answers import AnswerTable, AuditCounts, KeptAnswer, st
 from edge_agent.learning.audited import AuditedTask, AuditedTasks
 from edge_agent.learning.facts import StudentFacts
 from edge_agent.learning.maths.assessment import Assessment, assess
+from edge_agent.requests.answerers import AnswererEvent
 from edge_agent.requests.request import LARGE, Request
 from edge_agent.requests.tasks import Task
 
@@ -205,7 +206,7 @@ class Students(AuditedTasks[_StudentTask]):
             is_overdue=tracked.is_overdue,
         )
 
-    def _apply(self, tracked: _StudentTask, kept: list[KeptAnswer], assessment: Assessment) -> None:
+    def _apply(self, tracked: _StudentTask, kept: list[KeptAnswer], assessment: Assessment) -> list[AnswererEvent]:
         before = tracked.min_score
         tracked.assessment = assessment
         if assessment.dropped_from is not None:
@@ -216,6 +217,7 @@ class Students(AuditedTasks[_StudentTask]):
         if least != before:
             words = "none" if least == UNREACHABLE else f"those with a score of at least {least:.3f}"
             log.info("student %s answers alone for task %s: %s", tracked.student, tracked.task.name, words)
+        return []
 
     def audits_of_promises(self) -> list[AuditCounts]:
         """Those by which callers judge proven students."""

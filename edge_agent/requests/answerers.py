@@ -1,7 +1,6 @@
 """Which model answers a request, and what the caller gets of its answer."""
 
 import logging
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,6 +39,10 @@ def route_to(request: Request, answerer: str) -> None:
         request.cost_class = cost_class_of(request.engine_request)
 
 
+# Name and document of an event on the bus.
+AnswererEvent = tuple[str, dict[str, Any]]
+
+
 class Answerers:
     """The model of the task's kind answers (`has_own_model`, such as `unusual`), otherwise the large one.
 
@@ -49,7 +52,7 @@ class Answerers:
     def __init__(self, score_maps: ScoreMaps, model: Model) -> None:
         self.score_maps = score_maps
         self._model = model
-        self._recalibrations = deque[dict[str, Any]]()
+        self._recalibrations = list[AnswererEvent]()
 
     @property
     def reads_fields(self) -> bool:
@@ -86,7 +89,7 @@ class Answerers:
         assert request.task is not None
         if self.score_maps.count_answer(request.task, event):
             facts = {"task": request.task.name, "new_map": True, "has_dropped": False, "feedback": 0, "audits": 0}
-            self._recalibrations.append(facts)
+            self._recalibrations.append(("recalibration", facts))
             log.info("task %s: scores from %s", request.task.name, self.score_maps.source(request.task))
 
     def set_priors(self, priors: Mapping[str, Mapping[str, float]]) -> None:
@@ -108,9 +111,10 @@ class Answerers:
     def reconfigure(self, config: Config, tasks: Mapping[str, Task]) -> None:
         """Applies a reload."""
 
-    def tick(self, now: float) -> dict[str, Any] | None:
-        """To be called several times a second. Gives the document of an `event/recalibration`, if there is one."""
-        return self._recalibrations.popleft() if self._recalibrations else None
+    def tick(self, now: float) -> list[AnswererEvent]:
+        """To be called several times a second. Gives what happened."""
+        events, self._recalibrations = self._recalibrations, []
+        return events
 
     def describe(self, task: Task) -> dict[str, str]:
         """For `info`."""

@@ -177,6 +177,8 @@ def test_signing_sample_is_accepted() -> None:
 
 
 def test_every_event_is_in_the_table() -> None:
-    shown = {names(first)[0] for first, *_ in rows(section("mqtt-api", "Events"))}
-    code = "".join((PACKAGE / name).read_text("utf-8") for name in ("agent.py", "commands/commands.py"))
-    assert shown == {*re.findall(r"""publish_event\("([\w-]+)\"""", code), "doctor"}
+    shown = {name for first, *_ in rows(section("mqtt-api", "Events")) for name in names(first)}
+    files = ("agent.py", "commands/commands.py", "learning/feedback.py")
+    code = "".join((PACKAGE / name).read_text("utf-8") for name in files)
+    found = re.findall(r"""(?:publish_event\(|\[\(|append\(\()"([\w-]+)\"""", code)
+    assert shown == {*found, "doctor"}

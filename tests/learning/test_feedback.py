@@ -42,7 +42,7 @@ class Bench:
             ScoreMaps(self.of_model, "s/d"), settings, self.tasks, self.store, self.of_model, lambda _: None
         )
         self.feedback, self.students = self.learning._feedback, self.learning._students
-        self.events: list[dict[str, Any]] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
 
     @property
     def task(self) -> Task:
@@ -73,8 +73,7 @@ class Bench:
     def settle(self) -> None:
         """Until nothing is assessed any more."""
         for _ in range(400):
-            if event := self.feedback.tick(time.monotonic() + 10):
-                self.events.append(event)
+            self.events += self.feedback.tick(time.monotonic() + 10)
             if self.feedback._assessing is None and all(one.due_at is None for one in self.feedback._tracked.values()):
                 return
             time.sleep(0.005)
@@ -173,7 +172,8 @@ def test_feedback_changes_answers_and_the_next_process_knows_it(tmp_path: Path) 
     teach(bench)
     assert bench.label_of(a=0.5, b=0.4, c=0.1) == "b"
     assert bench.label_of(a=0.2, b=0.1, c=0.7) == "c"
-    assert bench.events[0]["new_map"]
+    name, event = bench.events[0]
+    assert (name, event["new_map"]) == ("recalibration", True)
     assert bench.learning.describe(bench.task)["scores_from"] == "feedback"
     bench.store.commit()
     bench.store.close()
@@ -286,6 +286,8 @@ def test_nothing_is_given_before_audits_prove_the_promise(caplog: pytest.LogCapt
     bench.settle()
     facts = bench.feedback.facts()["t"]
     assert (facts.asked, facts.audits, facts.promised, facts.given) == (80, 80, 0.9, 0.75)
+    event = {"task": "t", "promised": 0.9, "asked": 80, "audits": 80, "held_out": 0}
+    assert bench.events == [("promise-proven", event)]
     bench.answer(80, {"a": 0.4, "b": 0.3, "c": 0.3})
     assert (bench.last.output, bench.last.is_unproven) == (None, False)
     assert bench.label_of(a=0.9, b=0.05, c=0.05) == "a"
@@ -329,6 +331,7 @@ def test_held_out_rows_say_nothing_about_a_fitted_map_or_after_a_drop() -> None:
         assert bench.feedback.facts()["t"].is_unproven
 
 
+@pytest.mark.expects_warning
 def test_held_out_rows_that_audits_refuted_stay_refuted_under_another_definition() -> None:
     bench = Bench(text=PROMISED)
     model = replace(bench.of_model, held_out={"t": ((0.9, 297, 300),)})
@@ -378,6 +381,7 @@ def learnt(*inputs: int) -> dict[str, bytes]:
     return {"t": b"".join(fingerprint(json.dumps({"x": one})) for one in inputs)}
 
 
+@pytest.mark.expects_warning
 def test_a_new_model_answers_the_audits_that_its_training_cannot_have_used(tmp_path: Path) -> None:
     bench = Bench(tmp_path, KEEPS)
     audit(bench, range(60))
@@ -547,6 +551,7 @@ def test_a_promise_does_not_come_true_by_forgetting_the_audits_that_nobody_answe
     assert again.label_of(a=0.9, b=0.05, c=0.05) is None
 
 
+@pytest.mark.expects_warning
 def test_a_promise_lasts_while_nobody_answers_and_ends_with_the_next_answer_after_a_gap(tmp_path: Path) -> None:
     text = "[feedback]\nenabled = true\nkeep = 100\n" + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n"
     bench = Bench(tmp_path, text)
@@ -574,9 +579,10 @@ def test_a_promise_lasts_while_nobody_answers_and_ends_with_the_next_answer_afte
     assert again.feedback.facts()["t"].promised == 0.9
 
 
+@pytest.mark.expects_warning
 @pytest.mark.parametrize("held_out", [{}, {"t": HELD_OUT}])
 def test_a_promise_ends_when_nobody_has_answered_its_audits_for_a_week(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: dict[str, Any]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, held_out: dict[str, Any]
 ) -> None:
     # 1,000 audits in a few hours: of those that wait, the oldest are soon deleted.
     text = "[feedback]\nenabled = true\nkeep = 100\n" + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n"
@@ -593,7 +599,7 @@ def test_a_promise_ends_when_nobody_has_answered_its_audits_for_a_week(
         nonlocal later_s
         # Assessed every hour.
         later_s += 3700
-        assert bench.feedback.tick(time.monotonic() + later_s) is None
+        assert not bench.feedback.tick(time.monotonic() + later_s)
         bench.settle()
         reasons = bench.learning.reasons()
         missed = bench.learning.as_health(0.0)["accuracy"]["t"]["missed"]
@@ -627,6 +633,11 @@ def test_a_promise_ends_when_nobody_has_answered_its_audits_for_a_week(
     promised, is_open, is_unproven, missed = state()
     assert (promised, is_open, is_unproven) == (None, False, True)
     assert missed >= 100
+    assert "no answer is given until audits prove it" in caplog.text
+    name, lost = bench.events[-1]
+    assert (name, lost["task"], lost["promised"], lost["audits"]) == ("promise-lost", "t", 0.9, answered)
+    # It was proven before this process began.
+    assert [name for name, _ in bench.events] == ["promise-lost"]
     assert bench.feedback.export("t", after=0, limit=1)["is_overdue"]
     assert bench.label_of(a=0.9, b=0.05, c=0.05) is None
 

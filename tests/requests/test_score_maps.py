@@ -61,7 +61,9 @@ def after(scoring: Answerers, of: Task, *answers: Finished) -> list[dict[str, An
     """What it says of the changes that these answers make."""
     for event in answers:
         scored(scoring, of, event)
-    return list(iter(lambda: scoring.tick(0.0), None))
+    events = scoring.tick(0.0)
+    assert all(name == "recalibration" for name, _ in events)
+    return [document for _, document in events]
 
 
 def test_the_prior_is_corrected_once_the_answers_collapse_to_the_preferred_label() -> None:

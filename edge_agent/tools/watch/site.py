@@ -432,9 +432,18 @@ def duration(length_s: float) -> str:
 
 
 def with_details(phrase: str, row: Row) -> str:
-    """`model-fallback` with the bundle that does not open and why, `task-without-model` with the task, `signals-stale`
-    with the first machines that lack values, and missed births; any other phrase as it is.
+    """`model-fallback` with the bundle that does not open and why, `task-without-model` with the task, `audits-open`
+    with the promises that rest on old answers, `signals-stale` with the first machines that lack values, and missed
+    births; any other phrase as it is.
     """
+    if phrase == "audits-open":
+        known = row.health.get("accuracy")
+        tasks = [
+            f"{name}: {number_at(task, 'open'):g} open, answered until {text_at(task, 'until') or 'never'}"
+            for name, task in (known.items() if isinstance(known, dict) else ())
+            if isinstance(task, dict) and number_at(task, "promised") and number_at(task, "open")
+        ]
+        return f"{phrase}: {'; '.join(tasks[:_MAX_LACKING])}" if tasks else phrase
     if phrase in ("model-fallback", "task-without-model") and (warning := text_at(row.info, "models.0.warning")):
         return f"{phrase}: {warning}"
     tables = row.health.get("signals")

@@ -38,6 +38,15 @@ def test_machines_that_lack_values_are_named_with_them() -> None:
     assert "p lacks v; births were missed: look" in words({"p": ["v"]}, births_missed_total=3)
 
 
+def test_a_promise_whose_audits_are_open_is_named_with_the_time_of_its_last_answer() -> None:
+    site = Site("r", "hall1")
+    until = "2026-12-01T01:40:00.000Z"
+    tasks = {"t": {"promised": 0.9, "open": 224, "until": until}, "u": {"promised": None, "open": 3}, "x": 5}
+    play(site, "b", overall="degraded", reasons=["audits-open"], accuracy=tasks)
+    text = " ".join(" ".join(plain(site, 200)).split())
+    assert f"audits-open: t: 224 open, answered until {until}: answer its audits" in text
+
+
 def test_the_bundle_that_does_not_open_is_named_with_its_fault() -> None:
     site = Site("r", "hall1")
     play(site, "b", overall="degraded", reasons=["model-fallback"])
