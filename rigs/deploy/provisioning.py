@@ -247,11 +247,23 @@ def test_diagnostics_are_brought_from_a_board_that_does_not_answer(world: World)
     assert not world.first.run("ls", "/run/edge-agent-diag.tar.gz", check=False).stdout
 
 
+# Damage that leaves the size as it was is found by what the agent says.
+@pytest.mark.parametrize("damage", ["rm", "truncate --size=100", "printf x | dd conv=notrunc bs=1 seek=9000 of="])
+def test_damaged_file_of_a_bundle_is_copied_again(world: World, damage: str) -> None:
+    folder = f"/var/lib/edge-agent/models/{world.runs(world.first)[1]}"
+    world.first.run("sh", "-c", f"cd {folder} && {damage}{'' if damage.endswith('=') else ' '}model.gguf")
+    world.first.run("systemctl", "restart", "edge-agent")
+    status = ("systemctl", "show", "--value", "--property=StatusText", "edge-agent")
+    wait_until(lambda: "model-load-failed" in world.first.run(*status).stdout, "the agent says so", timeout_s=60)
+    world.play(f"{playbook('provision')} --limit {FIRST}", "changed")
+    world.check(world.first, __version__, world.bundle)
+
+
 def test_new_version_is_rolled_out(world: World) -> None:
     world.use_wheelhouse(version(world.folder, NEXT))
     since = time.time()
     text = world.play(playbook("rollout"), "changed", "changed")
-    assert "lathe-01 could not be reached; the next play takes it" in text
+    assert "lathe-01 could not be reached; the next play takes them" in text
     for board in world.boards:
         world.check(board, NEXT, world.bundle)
         assert 0 < world.away_s(board, since) < SWITCH_S

@@ -99,6 +99,7 @@ def installed() -> dict[str, Any]:
         "bundles": bundles,
         "is_configured": Path("/etc/edge-agent/config.toml").is_file(),
         "service": service.get("ActiveState", "unknown"),
+        "has_model": "model-load-failed" not in status,
         "since": service.get("ActiveEnterTimestamp", ""),
         "restarts": int(service.get("NRestarts") or 0),
         "interrupted": json.loads(_text(SWITCHING) or "null"),
