@@ -9,7 +9,7 @@ ADVICE = {
     "stale": "it hangs, or lost power together with the broker: check its power, then restart edge-agent",
     "unknown": "wait three intervals, then check whether your user may read its topics",
     "starting": "its model is loading: wait, which takes minutes on a slow card",
-    "stopped": "`systemctl start edge-agent` on it, unless this is intended",
+    "stopped": "`systemctl start edge-agent` on it, or look at its power, unless this is intended",
     # Reasons of `state`
     "connection-lost": "check its power and network, then `systemctl status edge-agent` on it; if it hangs, restart it",
     "model-load-failed": "copy its bundle there again, or send `model-switch`: it tries again every minute",

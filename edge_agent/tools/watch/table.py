@@ -57,21 +57,23 @@ def site_view(
     wall: float,
     clock: str,
     is_compact: bool = False,
+    is_expanded: bool = True,
     max_rows: int | None = None,
 ) -> RenderableType:
     """The whole view, with any trouble above the table. `wall` is in seconds since 1970, `clock` the time of day.
 
     is_compact: each board takes one line, and what does not fit into it is cut off.
+    is_expanded: the view takes the whole width.
     max_rows: the others are only counted, because those that are not seen take time, too.
     """
     left = Text.assemble((printable(site), "bold"), f"  {len(rows)} board{'' if len(rows) == 1 else 's'}")
     for level, count in sorted(Counter(row.level for row in rows).items()):
         left.append("  ").append(f"{count} {level_word(level)}", STYLES[level])
-    head = Table.grid(expand=True, padding=(0, 1))
+    head = Table.grid(expand=is_expanded, padding=(0, 1))
     head.add_column(ratio=1, no_wrap=True)
     head.add_column(justify="right", no_wrap=True)
     head.add_row(left, Text(f"{printable(broker)}  {clock}" if width >= 100 else clock, "dim"))
-    table = Table(box=None, pad_edge=False, expand=True, header_style="bold dim")
+    table = Table(box=None, pad_edge=False, expand=is_expanded, header_style="bold dim")
     columns = [column for column in TABLE_COLUMNS if width >= column.needs_width]
     for column in columns:
         justify: JustifyMethod = "right" if column.is_number else "left"

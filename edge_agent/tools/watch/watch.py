@@ -22,7 +22,7 @@ from edge_agent.core.terminal import fail
 from edge_agent.core.topics import Topics
 from edge_agent.core.wording import printable, printable_json
 from edge_agent.tools.client import Client
-from edge_agent.tools.watch.site import URGENT, BoardLevel, Row, Site, duration, row_document
+from edge_agent.tools.watch.site import SETTLE_S, URGENT, BoardLevel, Row, Site, duration, row_document
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -31,6 +31,10 @@ CONNECT_S = 10.0
 # The messages that a broker has retained follow each other at once.
 QUIET_S = 0.5
 TURN_S = 0.2
+# A board that was heard, or is expected, can be judged by then.
+JUDGED_S = SETTLE_S + 1.0
+# More than any line needs.
+PIPE_COLUMNS = 10_000
 # What is retained under a name has come by then.
 ASK_AGAIN_S = 5.0
 # A board of these levels may still be heard, or say how old its health is.
@@ -98,8 +102,10 @@ class Feed:
             self._broker_heard_at = self.client.link.heard_at
         return self._site.rows(time.monotonic(), self._broker_heard_at)
 
-    def settle(self) -> None:
+    def settle(self) -> list[Row]:
+        """The rows at the end. What was not heard by now is silent, because nobody waits for the broker any longer."""
         self._site.settle()
+        return self._site.rows(now := time.monotonic(), now)
 
     def remember(self, ages_s: Mapping[str, float]) -> None:
         """Keeps boards that were heard so many seconds ago, before this process."""
@@ -191,10 +197,17 @@ class Feed:
         if wanted != subscriptions.wanted:
             subscriptions.replace(wanted)
 
-    def view(self, console: Console, *, is_compact: bool = False, max_rows: int | None = None) -> RenderableType:
+    def view(
+        self,
+        console: Console,
+        rows: list[Row],
+        *,
+        is_compact: bool = False,
+        is_expanded: bool = True,
+        max_rows: int | None = None,
+    ) -> RenderableType:
         from edge_agent.tools.watch.table import site_view  # noqa: PLC0415 - needs rich
 
-        rows = self.rows
         return site_view(
             rows,
             site=self.name,
@@ -204,6 +217,7 @@ class Feed:
             wall=time.time(),
             clock=time.strftime("%H:%M:%S"),
             is_compact=is_compact,
+            is_expanded=is_expanded,
             max_rows=max_rows,
         )
 
@@ -214,24 +228,38 @@ def _print_once(feed: Feed, wait_s: float, console: Console | None) -> int:
     """
     with feed.client:
         feed.client.connect(CONNECT_S)
-        give_up_at = time.monotonic() + wait_s
-        while feed.client.is_connected and not feed.is_settled and (left_s := give_up_at - time.monotonic()) > 0:
+        began = time.monotonic()
+        while feed.client.is_connected and not feed.is_settled:
+            left_s = began + (max(wait_s, JUDGED_S) if feed.rows else wait_s) - time.monotonic()
+            if left_s <= 0:
+                break
             feed.receive(min(TURN_S, left_s))
         if feed.trouble:
             return fail(feed.trouble)
         if feed.hint and console is None:
             print(printable(f"edge-agent: {feed.hint}"), file=sys.stderr)
-    feed.settle()
-    rows = feed.rows
+    rows = feed.settle()
     if console is None:
         boards = [row_document(row) for row in rows]
         print(printable_json({"ts": timestamp(), "site": feed.name, "broker": feed.broker, "boards": boards}))
     elif rows:
-        console.print(feed.view(console))
+        print_view(feed, console, rows)
     if not rows:
         return fail(feed.no_boards_text)
     worst = rows[0].level
     return EXIT_URGENT if worst in URGENT else 0 if worst is BoardLevel.OK else EXIT_NOT_OK
+
+
+def print_view(feed: Feed, console: Console, rows: list[Row]) -> None:
+    """Into a file or a pipe, each board goes on one line, however long, so that `grep` finds all of it."""
+    if console.is_terminal:
+        console.print(feed.view(console, rows))
+        return
+    console.width = PIPE_COLUMNS
+    with console.capture() as captured:
+        console.print(feed.view(console, rows, is_compact=True, is_expanded=False))
+    for line in captured.get().splitlines():
+        print(line.rstrip())
 
 
 def _show_live(feed: Feed, console: Console) -> None:
@@ -246,9 +274,10 @@ def _show_live(feed: Feed, console: Console) -> None:
     live = Live(console=console, screen=True, auto_refresh=False)
     with suppress(KeyboardInterrupt), feed.client, _keys_without_echo(), live:
         while not _is_quit_pressed():
-            view = feed.view(console, max_rows=console.height)
+            rows = feed.rows
+            view = feed.view(console, rows, max_rows=console.height)
             if len(console.render_lines(view)) > console.height:
-                view = feed.view(console, is_compact=True, max_rows=console.height)
+                view = feed.view(console, rows, is_compact=True, max_rows=console.height)
             live.update(view, refresh=True)
             feed.receive(REDRAW_S)
 
