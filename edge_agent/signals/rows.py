@@ -17,6 +17,7 @@ from typing import Any
 
 from edge_agent.core.clock import parse_timestamp
 from edge_agent.core.labelled import RowsError, read_text, write_rows
+from edge_agent.core.signal_tables import MOMENTARY
 from edge_agent.core.terminal import fail
 from edge_agent.core.wording import printable, printable_json, shown
 from edge_agent.loader import load_config
@@ -102,7 +103,12 @@ def rows(
         if left_out:
             around = f"from {window_s:g} s before a start or an end to {_AFTER * window_s:g} s after it"
             print(f"left out {left_out}: without an answer, or {around}")
-        if faults is not None and _lacks_changes(kept, logbook, window_s):
+        has_windows = any(
+            not MOMENTARY.issuperset(signals.features_of(value))
+            for signals in map(config.signals.__getitem__, tables)
+            for value in signals.values
+        )
+        if faults is not None and has_windows and _lacks_changes(kept, logbook, window_s):
             rule = f"record_every_s = {window_s / 5:g} records more of them"
             print(
                 f"few rows are within {window_s:g} s after a start or an end, so a model may give no label then; {rule}"
