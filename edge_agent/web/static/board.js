@@ -122,7 +122,7 @@ function tasks(all, board) {
                 h("span", { class: "quiet" }, has(`kind.${task.kind}`) ? t(`kind.${task.kind}`) : (task.kind ?? ""))),
               h("p", { class: "accuracy" }, accuracyWords(task, board)),
               h("p", { class: "buttons" },
-                board.open_checks ? link(checkAddress(board.device, task.name), { key: "check", class: "button" }, t("tab.check")) : null,
+                task.open_checks ? link(checkAddress(board.device, task.name), { key: "check", class: "button" }, t("tab.check")) : null,
                 link(`answers?task=${encodeURIComponent(task.name)}&device=${encodeURIComponent(board.device)}`,
                   { key: "answers", class: "button" },
                   t("tab.answers")),
@@ -167,7 +167,7 @@ export function promiseWords(promise) {
 }
 
 export function newerWords(promise) {
-  return promise?.newer ? t("promise.newer", { n: promise.newer }) : "";
+  return promise?.answered && promise.newer ? t("promise.newer", { n: promise.newer }) : "";
 }
 
 function signals(all) {
