@@ -105,7 +105,7 @@ def check_promises(rng: np.random.Generator, resamplings: int) -> Iterator[bool]
                 yield is_met
 
 
-# Drift: all that `accuracy_before_drop` would say, audit by audit, for many runs at once.
+# Drift: all that `find_drop` would say, audit by audit, for many runs at once.
 
 # A third of the inputs gets another right label, one of three others.
 _SHARE, _OTHERS = 1 / 3, 3
@@ -134,7 +134,7 @@ def check_drift(rng: np.random.Generator, years: int, drops: int) -> Iterator[bo
 
 
 def evidence(outcomes: _Bools) -> _Floats:
-    """The logarithm of the statistic of `accuracy_before_drop` after each audit; [runs, audits], as `outcomes`.
+    """The logarithm of the statistic of `find_drop` after each audit; [runs, audits], as `outcomes`.
 
     tests/rigs/test_promises.py compares it with the agent's.
     """

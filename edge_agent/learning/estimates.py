@@ -32,6 +32,8 @@ class NumberAccuracy:
 
     mean_error: float | None  # None without audits.
     holds: float | None  # The share of the intervals that hold the true number.
+    mean_error_recent: float | None  # The same of the newest audits, by which the alarm is raised.
+    holds_recent: float | None
     audits: int  # Those that are answered.
     feedback: int  # Other answers with feedback.
     since: str | None  # The first audit.
@@ -125,16 +127,18 @@ class Estimates(Keeper):
         asked = self._table.asked_or_marked(self._basis(task))
         audits = [answer for answer in asked if answer.is_audit and answer.is_marked]
         judged = [number for answer in audits if (number := _judged(answer)) is not None]
+        newest = judged[-MAX_AUDITS:]
         accuracy = NumberAccuracy(
             mean_error=mean_error(judged) if judged else None,
             holds=count_held(judged) / len(judged) if judged else None,
+            mean_error_recent=mean_error(newest) if newest else None,
+            holds_recent=count_held(newest) / len(newest) if newest else None,
             audits=len(judged),
             feedback=sum(answer.is_marked and not answer.is_audit for answer in asked),
             since=timestamp(audits[0].wall_s) if audits else None,
         )
         if not falls_short(judged, config.confidence):
             return _Measured(accuracy, None)
-        newest = judged[-MAX_AUDITS:]
         message = (
             f"intervals of task {task.name} hold {count_held(newest)} of the newest {len(newest)} true numbers, and "
             f"should hold {config.confidence:.0%}: look at what its sensors send, train again or roll back the model"

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edge_agent.core.clock import age_s, parse_timestamp
+from edge_agent.core.wording import cut
 from edge_agent.learning.answers import AuditCounts
-from edge_agent.learning.maths.assessment import MIN_ANSWERED
+from edge_agent.learning.maths.assessment import MIN_ANSWERED, Shift
 from edge_agent.status.alarms import UNKNOWN, Finding, Severity
 
 # A population stability index of at least this is commonly called a major shift.
@@ -35,7 +36,8 @@ class TaskAccuracy:
     # For the reasons and alarms.
     is_unproven: bool = False
     dropped_from: float | None = None
-    shift: float | None = None
+    dropped_to: tuple[int, int] | None = None  # Of the audits after the drop: how many were right, and all of them.
+    shift: Shift | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,22 +99,26 @@ def _accuracy_low(accuracy: Mapping[str, TaskAccuracy]) -> Finding | None:
     if not dropped:
         return None if any(facts.audits for facts in accuracy.values()) else UNKNOWN
     task, facts = next(iter(dropped.items()))
+    now, value = "", None
+    if facts.dropped_to is not None:
+        right, audits = facts.dropped_to
+        now, value = f"of the newest {audits} audits then, {right} were right, and ", round(right / audits, 3)
     message = (
-        f"task {task} is right less often than before (it was {facts.dropped_from:.0%}): look at what its "
-        "sensors send, correct answers by feedback, or roll back the model"
+        f"task {task} is right less often than before ({now}of those before, {facts.dropped_from:.0%}): look at what "
+        "its sensors send, correct answers by feedback, or roll back the model"
     )
-    return Finding(Severity.WARNING, message, None if facts.accuracy is None else round(facts.accuracy, 3))
+    return Finding(Severity.WARNING, message, value)
 
 
 def _input_drift(accuracy: Mapping[str, TaskAccuracy]) -> Finding | None:
     shifts = {task: facts.shift for task, facts in accuracy.items() if facts.shift is not None}
     if not shifts:
         return UNKNOWN
-    task, shift = max(shifts.items(), key=lambda item: item[1])
-    if shift < INPUT_DRIFT:
+    task, shift = max(shifts.items(), key=lambda item: item[1].index)
+    if shift.index < INPUT_DRIFT:
         return None
     message = (
-        f"the newest inputs or answers of task {task} differ from the oldest ones kept: "
+        f"the newest inputs or answers of task {task} differ from the oldest ones kept, most in {cut(shift.what)}: "
         "look at what its sensors send, and audit some answers"
     )
-    return Finding(Severity.WARNING, message, round(shift, 3))
+    return Finding(Severity.WARNING, message, round(shift.index, 3))

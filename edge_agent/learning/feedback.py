@@ -69,6 +69,7 @@ class _FeedbackTask(AuditedTask):
     fitted: ScoreMap | None = None
     compared_rows: int = 0  # How many rows of feedback there were when the map was last compared with a new fit.
     dropped_from: float | None = None  # The accuracy before it fell; None if it has not fallen, or has recovered.
+    dropped_to: tuple[int, int] | None = None  # See TaskAccuracy; None also where an earlier version noticed the drop.
     promised: float | None = None  # What the latest assessment proved.
     facts: TaskAccuracy = field(default_factory=TaskAccuracy)
 
@@ -82,6 +83,7 @@ class _FeedbackTask(AuditedTask):
             "since": self.since,
             "compared_rows": self.compared_rows,
             "dropped_from": self.dropped_from,
+            "dropped_to": self.dropped_to,
             "promised": self.promised,
         }
 
@@ -93,7 +95,10 @@ class _FeedbackTask(AuditedTask):
                 self.fitted = ScoreMap.from_json(document["map"], self.config.labels)
         self.since = int(document["since"])
         self.dropped_from = None if document["dropped_from"] is None else float(document["dropped_from"])
-        # Earlier versions did not record it.
+        # Earlier versions did not record these.
+        if (dropped_to := document.get("dropped_to")) is not None:
+            right, audits = map(int, dropped_to)
+            self.dropped_to = right, audits
         self.promised = number_of(document.get("promised"))
 
 
@@ -316,10 +321,11 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             tracked.fitted = assessment.map
             self._maps.set_fitted(task, assessment.map)
         tracked.compared_rows = assessment.compared_rows
-        if assessment.dropped_from is not None:
+        if (drop := assessment.drop) is not None:
             # Audits from before the drop say nothing about the accuracy now, so they train instead of measuring.
             tracked.audit_counts = None
-            tracked.since, tracked.dropped_from, tracked.compared_rows = kept[-1].number, assessment.dropped_from, 0
+            tracked.since, tracked.dropped_from, tracked.compared_rows = kept[-1].number, drop.before, 0
+            tracked.dropped_to = drop.right, drop.audits
             tracked.due_at = 0.0
         elif tracked.dropped_from is not None and assessment.audits >= _BACK_AFTER_AUDITS:
             is_back = upper_bound(assessment.right, assessment.audits, config.confidence) >= tracked.dropped_from
@@ -347,6 +353,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             since=None if since is None else timestamp(since.wall_s),
             until=None if until is None else timestamp(until),
             dropped_from=tracked.dropped_from,
+            dropped_to=tracked.dropped_to,
             shift=assessment.shift,
         )
         tracked.promised = tracked.facts.promised
@@ -357,7 +364,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             log.log(level, "task %s: min_accuracy = %g is not proven: %s", task.name, config.min_accuracy, words)
         if tracked.document() != before:
             self._table.save_state(tracked.basis, task.name, tracked.document())
-        has_dropped = assessment.dropped_from is not None
+        has_dropped = drop is not None
         if assessment.has_new_map or has_dropped:
             log.info("recalibrated task=%s new_map=%s has_dropped=%s", task.name, assessment.has_new_map, has_dropped)
             recalibration = {

@@ -209,7 +209,7 @@ class Students(AuditedTasks[_StudentTask]):
     def _apply(self, tracked: _StudentTask, kept: list[KeptAnswer], assessment: Assessment) -> list[AnswererEvent]:
         before = tracked.min_score
         tracked.assessment = assessment
-        if assessment.dropped_from is not None:
+        if assessment.drop is not None:
             log.warning("student %s is right less often than before: it has to prove itself again", tracked.student)
             tracked.since, tracked.assessment = kept[-1].number, None
             self._table.save_state(tracked.basis, tracked.store_name, tracked.since)

@@ -8,6 +8,7 @@ import pytest
 
 from edge_agent.core.kinds.estimate import EstimateTask
 from edge_agent.core.pipe import Finish
+from edge_agent.learning import estimates
 from edge_agent.learning.answers import read_answers
 from edge_agent.learning.commands.rows import rows_of
 from edge_agent.requests.request import LARGE
@@ -57,7 +58,7 @@ def test_true_numbers_of_audits_measure_the_error_and_the_intervals(tmp_path: Pa
     bench.mark(3, answer=45)
     known = bench.accuracy
     assert known["mean_error"] == pytest.approx((2 + 10.5 + 25) / 3)
-    assert known["holds"] == pytest.approx(2 / 3)
+    assert known["holds"] == known["holds_recent"] == pytest.approx(2 / 3)
     assert (known["asked"], known["audits"], known["feedback"]) == (6, 3, 0)
     assert (known["open"], known["missed"]) == (3, 1)
     # The newest feedback counts.
@@ -65,7 +66,9 @@ def test_true_numbers_of_audits_measure_the_error_and_the_intervals(tmp_path: Pa
     assert bench.accuracy["holds"] == 1
 
 
-def test_intervals_that_hold_too_few_true_numbers_raise_an_alarm_until_new_audits_show_none(tmp_path: Path) -> None:
+def test_intervals_that_hold_too_few_true_numbers_raise_an_alarm_until_new_audits_show_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = Bench(tmp_path)
     assert bench.learning.findings(0.0)["accuracy-low"] == UNKNOWN
     for number in range(12):
@@ -81,10 +84,13 @@ def test_intervals_that_hold_too_few_true_numbers_raise_an_alarm_until_new_audit
     finding = bench.learning.findings(0.0)["accuracy-low"]
     assert finding is not None
     assert finding.message.startswith("intervals of task t hold 6 of the newest 18 true numbers, and should hold 80%")
+    monkeypatch.setattr(estimates, "MAX_AUDITS", 10)
     for number in range(18, 60):
         bench.answer(number)
         bench.mark(number, answer=30)
     assert bench.learning.findings(0.0)["accuracy-low"] is None
+    known = bench.accuracy
+    assert (known["holds"], known["holds_recent"], known["mean_error_recent"]) == (0.8, 1.0, 10.0)
 
 
 def test_an_export_has_numbers_and_intervals(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from edge_agent.core.pipe import OddField
 from edge_agent.core.topics import Topics
 from edge_agent.learning.facts import TaskAccuracy
 from edge_agent.learning.facts import findings as findings_of_learning
+from edge_agent.learning.maths.assessment import Shift
 from edge_agent.pool.facts import PoolFacts, QueueFigures
 from edge_agent.requests.statistics import MIN_ODD_WINDOW, OddInputs, OddShare
 from edge_agent.status.alarms import ALARMS, REFRESH_S, Alarms
@@ -144,7 +145,7 @@ def test_an_alarm_is_unmeasured_while_the_board_cannot_find_its_cause(bus: Bus) 
     assert bus.alarms.unmeasured == blind
     assert bus.run(1, reading(60.0)).alarms.unmeasured == asked
     bus.alarms.set_quality_fault("")
-    known = {"triage": TaskAccuracy(audits=1, shift=0.0)}
+    known = {"triage": TaskAccuracy(audits=1, shift=Shift(0.0, "the scores"))}
     odd = OddShare("triage", 0.0, None, expected=0.01, is_high=False)
     assert bus.run(1, reading(60.0), accuracy=known, odd_inputs=odd).alarms.unmeasured == set()
 
@@ -204,7 +205,7 @@ def test_each_alarm_says_what_to_do(bus: Bus) -> None:
     bus.alarms.set_revocations("the list is cut", None)
     throttle = Throttle(now=True, causes=(ThrottleCause.THERMAL,), undervoltage_now=True)
     hot = reading(90.0, 1.0, disk_mb=1.0, throttle=throttle)
-    drifted = {"triage": TaskAccuracy(dropped_from=0.97, shift=0.4)}
+    drifted = {"triage": TaskAccuracy(dropped_from=0.97, dropped_to=(24, 40), shift=Shift(0.4, "the field amps"))}
     bus.run(60, hot, accuracy=drifted, depth=5, refused_each=1, pool=BACKLOG, is_silent=True)
     assert "pool-backlog" in bus.retained
     odd = OddShare("triage", 0.4, None, expected=0.01, is_high=True)
@@ -221,7 +222,10 @@ def test_each_alarm_says_what_to_do(bus: Bus) -> None:
     )
     assert set(bus.retained) == {rule.name for rule in ALARMS}
     assert all(": " in alarm["message"] for alarm in bus.retained.values())
-    assert "(it was 97%)" in bus.retained["accuracy-low"]["message"]
+    low = bus.retained["accuracy-low"]
+    assert "(of the newest 40 audits then, 24 were right, and of those before, 97%)" in low["message"]
+    assert low["value"] == 0.6
+    assert "most in the field amps: look at" in bus.retained["input-drift"]["message"]
     assert "(thermal)" in bus.retained["throttled"]["message"]
     assert bus.retained["model-quality"]["severity"] == "critical"
     bus.alarms.set_quality_fault(None)

@@ -21,9 +21,11 @@ LabelledScores = tuple[Mapping[str, float], str]
 _MORE, _MIN_MORE = 1.1, 5
 # A promise needs this share of the audits answered: those that callers choose to answer are no random sample.
 MIN_ANSWERED = 0.9
-# How many of the oldest answers are compared with as many of the newest.
+# How many of the oldest answers are compared with as many of the newest, and with as many before those: a machine that
+# runs in another regime for some hours is no shift.
 SHIFT_ANSWERS = 200
 _CONFIDENCE_BINS = 5
+_LABELS = "the labels"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,14 @@ class Answer:
     is_marked: bool = False  # Feedback came.
     label: str | None = None
     """The right one; None if it is unknown or, where the answer is marked, another than `output`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """What differs most between the newest answers and the oldest."""
+
+    index: float
+    what: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +61,8 @@ class Assessment:
     held_out: int  # Rows that training held out which count for a promise like audits.
     held_out_right: int  # Those of them that were answered right.
     promise: promise.Promise | None  # The answers for which `min_accuracy` can be promised; None if there are none.
-    dropped_from: float | None  # The accuracy before it fell; None if it has not.
-    shift: float | None  # How far the newest answers are from the oldest; None if chance may explain it.
+    drop: drift.Drop | None  # How the accuracy fell; None if it has not.
+    shift: Shift | None  # How far the newest answers are from the oldest; None if chance may explain it.
 
 
 def assess(
@@ -102,7 +112,7 @@ def assess(
         held_out=len(earlier),
         held_out_right=count_right(earlier),
         promise=promised,
-        dropped_from=drift.accuracy_before_drop(outcomes),
+        drop=drift.find_drop(outcomes),
         shift=_shift(recent, score_map),
     )
 
@@ -125,28 +135,42 @@ def _has_confirmed(answers: Sequence[Answer]) -> bool:
     return any(answer.label is not None and answer.label == answer.output and not answer.is_audit for answer in answers)
 
 
-def _shift(answers: Sequence[Answer], score_map: ScoreMap) -> float | None:
+def _shift(answers: Sequence[Answer], score_map: ScoreMap) -> Shift | None:
     """How far the newest answers are from the oldest, by label, score, length of the prompt, and by each field."""
-    if len(answers) < 2 * SHIFT_ANSWERS:
+    if len(answers) < 3 * SHIFT_ANSWERS:
         return None
-    parts = (answers[:SHIFT_ANSWERS], answers[-SHIFT_ANSWERS:])
-    sides = []
-    for part in parts:
-        best = [score_map.best(answer.scores) for answer in part]
-        sides.append(
-            (
-                Counter(label for label, _ in best),
-                Counter(str(int(score * _CONFIDENCE_BINS)) for _, score in best),
-                # Powers of two: a sentence more is no shift.
-                Counter(str(answer.tokens.bit_length()) for answer in part),
-            )
+    oldest, newer = answers[:SHIFT_ANSWERS], answers[-2 * SHIFT_ANSWERS :]
+    both = [_shifts(oldest, part, score_map) for part in (newer[:SHIFT_ANSWERS], newer[SHIFT_ANSWERS:])]
+    lasting = {what: min(index, both[1][what]) for what, index in both[0].items() if what in both[1]}
+    if not lasting:
+        return None
+    what = max(lasting, key=lasting.__getitem__)
+    if what == _LABELS:
+        before, after = (
+            Counter(score_map.best(answer.scores)[0] for answer in part) for part in (oldest, newer[SHIFT_ANSWERS:])
         )
-    shifts = [drift.distribution_shift(before, after) for before, after in zip(*sides, strict=True)]
+        return Shift(
+            lasting[what], f"the label {max(before | after, key=lambda each: abs(after[each] - before[each]))}"
+        )
+    return Shift(lasting[what], what)
+
+
+def _shifts(before: Sequence[Answer], after: Sequence[Answer], score_map: ScoreMap) -> dict[str, float]:
+    """The indices of what has shifted."""
+    parts = (before, after)
+    best = [[score_map.best(answer.scores) for answer in part] for part in parts]
+    sides = {
+        _LABELS: [Counter(label for label, _ in side) for side in best],
+        "the scores": [Counter(str(int(score * _CONFIDENCE_BINS)) for _, score in side) for side in best],
+        # Powers of two: a sentence more is no shift.
+        "the lengths of prompts": [Counter(str(answer.tokens.bit_length()) for answer in part) for part in parts],
+    }
+    shifts = {what: drift.distribution_shift(*pair) for what, pair in sides.items()}
     rare = [[answer.rare_fields for answer in part if answer.rare_fields is not None] for part in parts]
     # Answers of earlier versions were kept without.
     if all(len(of_part) == SHIFT_ANSWERS for of_part in rare):
         names = {name for of_part in rare for fields in of_part for name in fields}
         for name in sorted(names):
-            before, after = (Counter(fields.get(name, "usual") for fields in of_part) for of_part in rare)
-            shifts.append(drift.distribution_shift(before, after, tests=len(names)))
-    return max((shift for shift in shifts if shift is not None), default=None)
+            states = [Counter(fields.get(name, "usual") for fields in of_part) for of_part in rare]
+            shifts[f"the field {name}"] = drift.distribution_shift(*states, tests=len(names))
+    return {what: index for what, index in shifts.items() if index is not None}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from statistics import NormalDist
 
@@ -23,8 +24,15 @@ _MIN_EXPECTED = 5.0
 _FALSE_ALARM_CHANCE = 1 / 8760
 
 
-def accuracy_before_drop(outcomes: Sequence[bool]) -> float | None:
-    """The accuracy before it dropped within these audits, None if no drop is proven; to be called after each audit.
+@dataclass(frozen=True, slots=True)
+class Drop:
+    before: float  # The accuracy before it.
+    right: int  # Of the audits after it.
+    audits: int  # How many these are.
+
+
+def find_drop(outcomes: Sequence[bool]) -> Drop | None:
+    """The drop of the accuracy within these audits, None if none is proven; to be called after each audit.
 
     outcomes: whether each audit drawn at random since the last drop is right, oldest first; those beyond MAX_AUDITS are
     ignored. There is at most one false alarm in 8,760 audits.
@@ -34,7 +42,7 @@ def accuracy_before_drop(outcomes: Sequence[bool]) -> float | None:
     the test takes the mean of the statistic over levels, weighted by their likelihood without a drop.
     """
     newest = outcomes[-MAX_AUDITS:]
-    return _before_likeliest_drop(newest) if _evidence(newest) >= _ALARM else None
+    return _likeliest_drop(newest) if _evidence(newest) >= _ALARM else None
 
 
 def _evidence(outcomes: Sequence[bool]) -> float:
@@ -55,7 +63,7 @@ def _evidence_at(level: float, outcomes: Sequence[bool]) -> float:
     return min(total, _LARGEST)
 
 
-def _before_likeliest_drop(outcomes: Sequence[bool]) -> float | None:
+def _likeliest_drop(outcomes: Sequence[bool]) -> Drop | None:
     sums = [0, *accumulate(outcomes)]
     total = len(outcomes)
 
@@ -64,7 +72,7 @@ def _before_likeliest_drop(outcomes: Sequence[bool]) -> float | None:
 
     falling = (at for at in range(1, total) if sums[at] * (total - at) > (sums[-1] - sums[at]) * at)
     at = max(falling, key=log_likelihood, default=None)
-    return None if at is None else sums[at] / at
+    return None if at is None else Drop(sums[at] / at, sums[-1] - sums[at], total - at)
 
 
 def _log_likelihood(right: int, total: int) -> float:

@@ -99,7 +99,8 @@ def test_promises_rest_on_what_the_board_itself_takes_for_evidence() -> None:
     found = measure(export(*nine, held_out=held_out, earlier=3))
     assert (found.evidence.audits, found.evidence.held_out, found.evidence.contradicted) == (10, 50, 0)
     assert "10 answered audits of 10, 3 of which an earlier model was asked first, and 50 rows" in evidence_words(found)
-    found = measure(export(*five, held_out=[[0.9, 99, 100]]))
+    found = measure(export(*five, held_out=[[0.9, 99, 100]], earlier=3))
+    assert "3 of which an earlier model was asked first, and no longer on 100 rows" in evidence_words(found)
     assert (found.evidence.held_out, found.evidence.contradicted) == (0, 100)
     assert "no longer on 100 rows that the training held out, which these contradict" in evidence_words(found)
     choice = [answer(number, 0.9, "a", is_marked=number % 2 == 0) for number in range(1, 101)]

@@ -4,8 +4,8 @@ import pytest
 
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.facts import INPUT_DRIFT
-from edge_agent.learning.maths.assessment import Answer, assess
-from edge_agent.learning.maths.drift import MAX_AUDITS, accuracy_before_drop, distribution_shift
+from edge_agent.learning.maths.assessment import Answer, Shift, assess
+from edge_agent.learning.maths.drift import MAX_AUDITS, Drop, distribution_shift, find_drop
 
 
 def audits(*parts: tuple[int, float], seed: int = 0) -> list[bool]:
@@ -17,32 +17,32 @@ def audits(*parts: tuple[int, float], seed: int = 0) -> list[bool]:
 @pytest.mark.parametrize("accuracy", [0.0, 0.3, 0.6, 0.9, 0.99, 1.0])
 def test_a_constant_accuracy_is_no_drop(accuracy: float) -> None:
     outcomes = audits((MAX_AUDITS + 200, accuracy))
-    assert all(accuracy_before_drop(outcomes[:end]) is None for end in range(0, len(outcomes) + 1, 100))
+    assert all(find_drop(outcomes[:end]) is None for end in range(0, len(outcomes) + 1, 100))
 
 
 def test_a_rise_is_no_drop() -> None:
-    assert accuracy_before_drop(audits((200, 0.5), (300, 0.95))) is None
+    assert find_drop(audits((200, 0.5), (300, 0.95))) is None
 
 
 @pytest.mark.parametrize(("before", "delay"), [(0.99, 20), (0.95, 35), (0.9, 60)])
 def test_labels_swapped_for_a_third_of_the_inputs_are_seen(before: float, delay: int) -> None:
-    drops = [accuracy_before_drop(audits((200, before), (delay, before * 2 / 3), seed=seed)) for seed in range(9)]
+    drops = [find_drop(audits((200, before), (delay, before * 2 / 3), seed=seed)) for seed in range(9)]
     assert sum(drop is not None for drop in drops) >= 5
 
 
 def test_the_accuracy_before_is_that_of_the_likeliest_course() -> None:
-    assert accuracy_before_drop([True] * 200 + [False, True] * 20) == 1.0
+    assert find_drop([True] * 200 + [False, True] * 20) == Drop(1.0, 20, 40)
 
 
 def test_only_the_newest_audits_count() -> None:
     outcomes = audits((200, 0.95), (MAX_AUDITS, 0.6))
-    assert accuracy_before_drop(outcomes) is None
-    assert accuracy_before_drop(outcomes[:400]) is not None
+    assert find_drop(outcomes) is None
+    assert find_drop(outcomes[:400]) is not None
 
 
 def test_too_few_audits_show_no_drop() -> None:
-    assert accuracy_before_drop([]) is None
-    assert accuracy_before_drop([True] * 10 + [False] * 40) is None
+    assert find_drop([]) is None
+    assert find_drop([True] * 10 + [False] * 40) is None
 
 
 def test_another_mix_is_a_shift_by_the_population_stability_index() -> None:
@@ -73,20 +73,32 @@ def test_what_chance_explains_is_no_shift(reference: dict[str, int], recent: dic
 
 
 def test_fields_that_leave_their_usual_values_are_a_shift() -> None:
-    def shift(*sides: list[dict[str, str] | None]) -> float | None:
+    def shift(*sides: list[dict[str, str] | None], scores: tuple[float, float] = (0.99, 0.01)) -> Shift | None:
         kept = [
-            Answer(scores={"ok": 0.99, "hot": 0.01}, output="ok", rare_fields=fields)
-            for side in sides
+            Answer(
+                scores=dict(zip(("ok", "hot"), scores if at else (0.99, 0.01), strict=True)),
+                output="ok",
+                rare_fields=fields,
+            )
+            for at, side in enumerate(sides)
             for fields in side
         ]
         return assess(kept, current=ScoreMap.identity(("ok", "hot")), min_accuracy=None, confidence=0.95).shift
 
     usual: list[dict[str, str] | None] = [{"amps": "low"} if at % 50 == 0 else {} for at in range(200)]
     psi: list[dict[str, str] | None] = [{"outlet_bar": "odd"} if at % 3 else {} for at in range(200)]
-    assert shift(usual, usual) is None
-    assert (shift(usual, psi) or 0) > INPUT_DRIFT
+    assert shift(usual, usual, usual) is None
+    found = shift(usual, psi, psi)
+    assert found is not None
+    assert (found.index > INPUT_DRIFT, found.what) == (True, "the field outlet_bar")
+    # A regime that does not last.
+    assert shift(usual, psi, usual) is None
+    assert shift(usual, usual, psi) is None
+    found = shift(usual, usual, usual, scores=(0.2, 0.8))
+    assert found is not None
+    assert found.what.startswith("the label ")
     # Answers that an earlier version kept say nothing of fields.
-    assert shift([None] * 200, psi) is None
+    assert shift([None] * 200, psi, psi) is None
     # What is no chance in one test may be in many.
     assert distribution_shift({"ok": 200}, {"ok": 187, "odd": 13}) is not None
     assert distribution_shift({"ok": 200}, {"ok": 187, "odd": 13}, tests=1000) is None

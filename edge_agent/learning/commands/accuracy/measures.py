@@ -206,8 +206,9 @@ def evidence_words(measures: Measures) -> str:
     evidence = measures.evidence
     audits = f"{evidence.audits} answered audits of {evidence.asked}"
     if evidence.earlier:
-        audits += f", {evidence.earlier} of which an earlier model was asked first,"
-    rows = f" and {evidence.held_out} rows that the training held out" if evidence.held_out else ""
+        audits += f", {evidence.earlier} of which an earlier model was asked first"
+    comma = "," if evidence.earlier else ""
+    rows = f"{comma} and {evidence.held_out} rows that the training held out" if evidence.held_out else ""
     if evidence.contradicted:
         rows = f", and no longer on {evidence.contradicted} rows that the training held out, which these contradict"
     needed = _answers_needed(evidence.audits, evidence.asked)

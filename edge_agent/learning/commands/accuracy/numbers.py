@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from edge_agent.core.terminal import UNKNOWN, aligned, percent
 from edge_agent.learning.maths.export import ExportedNumber, NumberExport
 from edge_agent.learning.maths.groups import mean_interval
-from edge_agent.learning.maths.numbers import JudgedNumber, count_held, falls_short, mean_error
+from edge_agent.learning.maths.numbers import MAX_AUDITS, JudgedNumber, count_held, falls_short, mean_error
 from edge_agent.learning.maths.shares import CONFIDENCE, interval
 
 
@@ -33,6 +33,8 @@ class NumberMeasures:
     confidence: float
     unit: str | None
     audits: Nearness
+    recent: Nearness
+    """Of the newest audits, by which the board raises an alarm."""
     feedback: Nearness
     falls_short: bool
     """Whether the board raises an alarm, because intervals hold too few of the audits' true numbers."""
@@ -46,6 +48,7 @@ def measure_numbers(export: NumberExport) -> NumberMeasures:
         confidence=export.confidence,
         unit=export.unit,
         audits=_nearness(audits),
+        recent=_nearness(audits[-MAX_AUDITS:]),
         feedback=_nearness(_judged(marked)),
         falls_short=falls_short(audits, export.confidence),
     )
@@ -63,7 +66,11 @@ def number_lines(export: NumberExport, measures: NumberMeasures) -> list[str]:
             *(str(part.held), percent(part.held / part.total if part.total else None)),
             _between(percent(part.held_low), percent(part.held_high)),
         )
-        for name, part in (("audits", measures.audits), ("all feedback", measures.feedback))
+        for name, part in (
+            ("audits", measures.audits),
+            *([(f"newest {MAX_AUDITS}", measures.recent)] if measures.audits.total > MAX_AUDITS else []),
+            ("all feedback", measures.feedback),
+        )
     ]
     head = ("", "of", "mean error", "95 % interval", "held", "share", "95 % interval")
     short = f"The intervals hold clearly fewer of the audits than {percent(measures.confidence, '.0f')}."
