@@ -7,7 +7,7 @@ from edge_agent.core.messages import Message
 from edge_agent.core.topics import Topics, wildcard_values
 from edge_agent.core.wording import cut
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import BoardLevel, Document, Row, is_critical, is_on_bus, number_at, text_at
+from edge_agent.tools.watch.site import URGENT, BoardLevel, Document, Row, is_critical, is_on_bus, number_at, text_at
 from edge_agent.web.journal import Entry, Journal
 from edge_agent.web.parts import Part
 
@@ -83,7 +83,8 @@ class ChangeRecorder:
         # A board that has just appeared has no level yet.
         if row.level is BoardLevel.UNKNOWN or level == known.level:
             return
-        if known.level is not None:
+        # One that is well when it is first heard is no news, but one that is not may have died while no process ran.
+        if known.level is not None or row.level in URGENT:
             self._add(row, wall, "level", level, "; ".join(row.why) or None)
         known.level = level
 

@@ -61,6 +61,12 @@ def test_only_a_change_of_a_level_is_an_entry(tmp_path: Path) -> None:
     assert plant.entries == [("level", "degraded", "thermal")]
 
 
+def test_a_board_that_is_offline_when_it_is_first_heard_is_an_entry(tmp_path: Path) -> None:
+    plant = Plant(tmp_path)
+    plant.say("state", boards.will())
+    assert [entry[:2] for entry in plant.entries] == [("level", "offline")]
+
+
 def test_an_alarm_is_an_entry_when_it_is_raised_and_when_it_ends(tmp_path: Path) -> None:
     plant = online(tmp_path)
     plant.say("alarm/overheating", alarm())
