@@ -147,7 +147,7 @@ def test_files_are_hashed_and_a_fallback_is_in_force_once_the_agent_says_so(
         shown = f"ActiveState=active\nStatusText=online, 0 running{status}"
         monkeypatch.setattr(board_module, "_output", lambda *_: shown)
         installed = board_module.installed()
-        return installed["bundle"], installed["bundles"][bundle]["sha256"] is not None
+        return installed["bundle"], installed["bundles"][bundle]["hashes"] != []
 
     flip(tmp_path / "new" / "model.gguf")
     assert found("", "new") == ("new", True)
@@ -170,14 +170,15 @@ def test_what_is_on_a_board_is_read_without_an_agent_and_with_one(
     (opt / "current").symlink_to("versions/v2")
     (opt / "switching.json").write_text('{"from": {"agent": "v1", "bundle": "b1"}}', "ascii")
     models.mkdir()
-    bundle(models / "b1")
+    # There need not be a large model.
+    bundle(models / "b1", {"student-pump.json": b"{}"})
     (models / "half").mkdir()
     (models / "current").symlink_to("b1")
     found = board_module.installed()
     assert (found["agent"], found["versions"], found["agents"]) == ("v2", ["v1", "v2"], ["v2"])
     assert found["bundle"] == "b1"
-    assert found["bundles"]["half"]["sha256"] is None
-    assert len(found["bundles"]["b1"]["sha256"]) == 64
+    assert found["bundles"]["half"]["hashes"] == []
+    assert [len(sha256) for sha256 in found["bundles"]["b1"]["hashes"]] == [64]
     assert found["interrupted"]["from"]["agent"] == "v1"
 
 

@@ -113,7 +113,7 @@ def bundle_in_force(bundles: dict[str, dict[str, Any]], *, is_fallback: bool = F
 
     is_fallback: the agent runs, but could not open the first of these, which may have been repaired since.
     """
-    whole = (path.name for path in _switched()[is_fallback:] if bundles.get(path.name, {}).get("sha256"))
+    whole = (path.name for path in _switched()[is_fallback:] if bundles.get(path.name, {}).get("hashes"))
     return next(whole, None) or _linked(MODELS)
 
 
@@ -130,22 +130,23 @@ def _switched() -> list[Path]:
 
 
 def _bundle(folder: Path, *, hashed: bool = False) -> dict[str, Any]:
-    """about: tells bundles of one name and version apart; sha256: of its model, None where it is not whole.
+    """about: tells bundles of one name and version apart; hashes: of its files, empty where it is not whole.
 
     Files are compared with the manifest by their sizes, and if `hashed`, by their hashes.
     """
     try:
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
         files = manifest["files"]
+        hashes = [listed["sha256"] for listed in files.values()]
+        about = f"{manifest['quantization']}, {sum(listed['bytes'] for listed in files.values()) / 1e6:.0f} MB"
         for name, listed in files.items():
             if (folder / name).stat().st_size != listed["bytes"]:
                 raise ValueError(f"{name} is cut")
             if hashed and _sha256(folder / name) != listed["sha256"]:
                 raise ValueError(f"{name} is damaged")
-        about = f"{manifest['quantization']}, {sum(listed['bytes'] for listed in files.values()) / 1e6:.0f} MB"
-        return {"about": about, "sha256": files["model.gguf"]["sha256"], "has_canaries": "canaries.json" in files}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {"about": "not whole", "sha256": None, "has_canaries": False}
+        return {"about": "not whole", "hashes": [], "has_canaries": False}
+    return {"about": about, "hashes": hashes, "has_canaries": "canaries.json" in files}
 
 
 def _sha256(path: Path) -> str:
