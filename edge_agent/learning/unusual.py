@@ -40,6 +40,11 @@ class UnusualReadings(Keeper):
         is_right = config.is_usual(label) == (kept.output == USUAL)
         return {"task": task.name, "output": kept.output, "answer": label, "is_right": is_right}
 
+    def export(self, task: Task, *, after: int, limit: int) -> dict[str, Any] | None:  # noqa: ARG002 - for kinds
+        """Raises CommandError, because readings that somebody chose to name say nothing of all."""
+        fault = f"`edge-agent rows {task.name} --out FILE` on the board counts what its readings were said to be"
+        raise CommandError(CommandCode.UNKNOWN_TASK, f"task: is of the kind unusual, which has no accuracy: {fault}")
+
     def _store_names(self, task: Task) -> list[str]:
         """Apart, so that usual readings, of which there are many more, displace no unusual ones."""
         return [student_store_name(task.name, output) for output in (UNUSUAL, USUAL)]

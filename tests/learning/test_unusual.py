@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.core.codes import CommandError
 from edge_agent.core.kinds.unusual import UnusualTask
 from edge_agent.core.pipe import Finish
 from edge_agent.learning.answers import KeptAnswer, read_answers
@@ -64,6 +65,8 @@ def test_any_text_names_it_and_becomes_a_row(tmp_path: Path) -> None:
         ({"n": 1}, "bearing"), ({"n": 2}, "bearing"), ({"n": 3}, "usual"),
     ]  # fmt: skip
     assert left_out == {"no_feedback": 1}
+    with pytest.raises(CommandError, match="`edge-agent rows t --out FILE` on the board counts"):
+        bench.learning.export("t", after=0, limit=1)
     assert [answer.marked_by for answer in bench.kept()] == ["Ana", None, None, None]
 
 

@@ -1,18 +1,24 @@
 """`edge-agent audits`: the answers that somebody should still check, with what the task was asked."""
 
 import json
+import math
+import shutil
+import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edge_agent.core.clock import timestamp
-from edge_agent.core.strict_json import compact_json
 from edge_agent.core.terminal import UNKNOWN, aligned, fail
-from edge_agent.core.wording import cut, printable, printable_json
+from edge_agent.core.wording import printable, printable_json
 from edge_agent.learning.answers import KeptAnswer
 from edge_agent.learning.commands.rows import NotReadError, kept_input, read_kept
 from edge_agent.loader import load_config
+
+# Of an input's lines, also beside long ids.
+_MIN_WIDTH = 30
 
 
 def audits(config_path: Path, task: str, *, as_json: bool) -> int:
@@ -30,7 +36,8 @@ def audits(config_path: Path, task: str, *, as_json: bool) -> int:
     print(printable(f"open audits of {task}: {len(found)}"))
     if not found:
         return 0
-    print("\n".join(map(printable, _table(found, time.time()))))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
+    print("\n".join(_table(found, time.time(), width)))
     labels = f", where ANSWER is one of: {', '.join(table.choices)}" if table.choices else ""
     print(printable(f"answer each with: edge-agent feedback {task} ID ANSWER --by NAME{labels}"))
     if not config.feedback.keep_inputs:
@@ -48,14 +55,22 @@ def _entry(answer: KeptAnswer) -> dict[str, Any]:
     }
 
 
-def _table(found: Sequence[KeptAnswer], now: float) -> list[str]:
-    return aligned([["ID", "AGE", "MACHINE", "INPUT"], *(_row(answer, now) for answer in found)], left=4)
+def _table(found: Sequence[KeptAnswer], now: float, width: float) -> list[str]:
+    """Whole inputs, wrapped to a terminal of this width."""
+    head, *starts = aligned([["ID", "AGE", "MACHINE", "INPUT"], *(_row(answer, now) for answer in found)], left=4)
+    column = head.index("INPUT")
+    lines = [head]
+    for answer, start in zip(found, starts, strict=True):
+        value = kept_input(answer)
+        text = UNKNOWN if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text = printable(text) or UNKNOWN
+        parts = textwrap.wrap(text, int(max(width - column, _MIN_WIDTH))) if column + len(text) > width else [text]
+        lines += [f"{start if number == 0 else '':<{column}}{part}" for number, part in enumerate(parts)]
+    return lines
 
 
 def _row(answer: KeptAnswer, now: float) -> list[str]:
-    value = kept_input(answer)
-    text = UNKNOWN if value is None else cut(value if isinstance(value, str) else compact_json(value))
-    return [str(json.loads(answer.id)), _age(now - answer.wall_s), answer.machine or UNKNOWN, text]
+    return [printable(str(json.loads(answer.id))), _age(now - answer.wall_s), printable(answer.machine or UNKNOWN), ""]
 
 
 def _age(seconds: float) -> str:

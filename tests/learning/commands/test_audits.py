@@ -1,12 +1,15 @@
 """`edge-agent audits`: what waits for somebody's judgement."""
 
 import json
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edge_agent.learning.answers import AnswerTable, KeptAnswer
+from edge_agent.learning.commands.audits import _table
 from edge_agent.store.database import FILE
 from edge_agent.store.store import Store
 from tests.helpers.processes import EdgeAgent
@@ -42,7 +45,7 @@ def test_open_audits_are_listed_with_their_inputs_and_without_the_answers(store:
     first, head, *rows = listed.stdout.splitlines()
     assert (first, head.split()) == ("open audits of pump: 2", ["ID", "AGE", "MACHINE", "INPUT"])
     assert [row.split()[0] for row in rows[:2]] == ["reading-1", "17"]
-    assert '{"hz":50}' in rows[0]
+    assert '{"hz": 50}' in rows[0]
     assert rows[-1].endswith("edge-agent feedback pump ID ANSWER --by NAME, where ANSWER is one of: normal, worn")
     assert "normal" not in "".join(rows[:2])
     document = json.loads(edge_agent("audits", "pump", "--config", "config.toml", "--json").stdout)
@@ -52,6 +55,16 @@ def test_open_audits_are_listed_with_their_inputs_and_without_the_answers(store:
     }  # fmt: skip
     assert document["open"][0]["at"].startswith("2027-01-15T08:00:01")
     assert AT == 1_800_000_000.0
+
+
+def test_a_long_input_is_shown_whole_and_wrapped_on_a_terminal() -> None:
+    value = {f"sensor_{number}": number / 7 for number in range(20)}
+    audit = replace(asked(1, '"reading-1"'), input=json.dumps(value).encode())
+    assert json.dumps(value) in _table([audit], AT, math.inf)[1]
+    for width in (80, 100):
+        lines = _table([audit], AT, width)
+        assert max(map(len, lines)) <= width
+        assert json.loads(" ".join(line[lines[0].index("INPUT") :] for line in lines[1:])) == value
 
 
 @pytest.mark.usefixtures("store")
