@@ -18,7 +18,7 @@ from typing import Any
 from edge_agent.core.clock import parse_timestamp
 from edge_agent.core.kinds.registry import KINDS
 from edge_agent.core.messages import Message
-from edge_agent.core.strict_json import NotJsonError, number_of, parse_json
+from edge_agent.core.strict_json import NotJsonError, compact_json, number_of, parse_json
 from edge_agent.core.topics import NAME_PATTERN, Topics, matches, pool_topics, publish_filter, wildcard_values
 from edge_agent.tools.client import object_or_empty
 from edge_agent.tools.watch.site import Document, Row, number_at, object_at, text_at, time_at
@@ -147,7 +147,8 @@ class Wanted:
     @staticmethod
     def _is_from_machine(answer: Answer, name: str) -> bool:
         # Most answers are told apart without parsing them.
-        if name.isascii() and name.encode() not in answer.topic.encode().lower() + answer.payload.lower():
+        text = answer.payload.decode("utf-8", "replace").casefold()
+        if compact_json(name)[1:-1] not in text and name not in answer.topic.casefold():
             return False
         document = answer.document()
         fields = object_at(document, "input")

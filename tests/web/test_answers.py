@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent.core.strict_json import encode
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.watch.site import BoardLevel
 from edge_agent.web import answers
@@ -491,6 +492,9 @@ def test_the_answers_and_checks_of_a_machine_are_found_by_a_part_of_its_name() -
     ]  # fmt: skip
     for number, fields in enumerate(named):
         bench.audit(number=number, **fields)
+    encoded = encode({"id": 5, "task": "triage", "status": "ok", "machine": 'Größe 3\\Pumpe "A"'})
+    bench.hear("edgeai/v1/hall1/press-04/infer/triage/response", encoded)
+    assert [row["id"] for row in bench.rows(machine='GRÖSSE 3\\pumpe "a')] == [5]
     assert [row["id"] for row in bench.rows(machine="pump-7")] == [2, 1, 0, None]
     assert [check["id"] for check in bench.checks(machine="Ump-7")["checks"]] == [0, 1, 2]
     assert bench.checks(machine="pump-9", task="triage", device="press-04")["open"] == 0
