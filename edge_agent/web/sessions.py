@@ -164,7 +164,9 @@ class Sessions:
         user = self._users.named(session.name)
         is_over = self._clock() - session.password_at > MAX_AGE_S
         if user is None or is_over or _key(user.secret) != session.secret:
-            self.logout(cookie)
+            # A users file that cannot be read may be half written: the login counts again with the whole one.
+            if is_over or self._users.are_readable:
+                self.logout(cookie)
             return None, None
         self._sessions.move_to_end(key)
         return session, user

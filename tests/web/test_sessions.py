@@ -152,12 +152,15 @@ def test_a_user_who_is_changed_in_the_file_is_logged_out_at_once(page: Page, fil
 
 @pytest.mark.expects_warning
 @pytest.mark.parametrize("text", ["", "{", '{"users": {"ana": {"roles": ["root"], "secret": "scrypt:a:b"}}}'])
-def test_while_the_file_cannot_be_read_nobody_has_a_right(page: Page, file: Path, text: str) -> None:
+def test_a_file_that_cannot_be_read_gives_nobody_a_right_but_ends_no_login(page: Page, file: Path, text: str) -> None:
     login(page)
+    whole = file.read_text("utf-8")
     file.write_text(text, "utf-8")
     assert code(page.client.get("/api/v1/changes")) == (401, "login")
     assert code(login(page)) == (503, "users_unreadable")
     assert code(seen(page, Authorization=f"Bearer {TOKEN}")) == (503, "users_unreadable")
+    file.write_text(whole, "utf-8")
+    assert page.client.get("/api/v1/changes").status_code == 200
 
 
 @pytest.mark.expects_warning
