@@ -90,13 +90,13 @@ LinkEvent = Received | Connected | ConnectionFailed | Published
 
 
 class _PahoClient(paho.Client):
-    """Says when the broker answers a ping, which paho keeps to itself."""
+    """Says when the broker sends anything, also what paho keeps to itself, such as the answer to a ping."""
 
-    on_pong: Callable[[], object] = staticmethod(lambda: None)
+    on_packet: Callable[[], object] = staticmethod(lambda: None)
 
-    def _handle_pingresp(self) -> MQTTErrorCode:
-        self.on_pong()
-        return super()._handle_pingresp()
+    def _packet_handle(self) -> MQTTErrorCode:
+        self.on_packet()
+        return super()._packet_handle()
 
 
 class MqttLink:
@@ -132,8 +132,8 @@ class MqttLink:
         self.limits: dict[str, Any] = {}  # what the CONNACK of MQTT 5 says, by paho's names of the properties
         self.delays_tcp_acks = False  # as the kernel does for clients that set nothing
         self.connects = 0
-        # When the broker last said anything, in seconds of the monotonic clock; while it lives, it answers a ping each
-        # keepalive.
+        # When the broker last sent anything, in seconds of the monotonic clock; while it lives, it answers within each
+        # keepalive, be it a ping.
         self.heard_at = 0.0
         self.disconnects: deque[float] = deque(maxlen=16)  # seconds of the monotonic clock
         self._config = config
@@ -169,7 +169,7 @@ class MqttLink:
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
-        client.on_pong = self._note_heard
+        client.on_packet = self._note_heard
         return client
 
     def _read_credentials(self) -> None:
@@ -269,7 +269,6 @@ class MqttLink:
         self.limits = {} if connack is None else connack.json()
         self.outbox.on_connected(self.limits.get("MaximumPacketSize"), self.limits.get("ReceiveMaximum"))
         self.connects += 1
-        self._note_heard()
         self.is_connected = True
         self.subscriptions.on_connected()
         self._deliver(Connected(link=self))
@@ -303,7 +302,6 @@ class MqttLink:
         self._deliver(ConnectionFailed(link=self, failed_at=failed_at, reason=reason))
 
     def _on_message(self, _client: object, _data: object, packet: paho.MQTTMessage) -> None:
-        self._note_heard()
         try:
             properties = packet.properties if self._is_v5 else None
             message = Message(

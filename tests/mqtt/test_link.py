@@ -30,7 +30,7 @@ from edge_agent.mqtt.link import (
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.demo.broker import free_port
 from tests.helpers.certificates import CERTIFICATE, KEY, OTHER_CERTIFICATE
-from tests.helpers.processes import Mosquitto
+from tests.helpers.processes import Mosquitto, wait_until
 
 
 @contextmanager
@@ -100,11 +100,15 @@ def test_a_network_thread_that_lives_and_does_nothing_is_not_at_work() -> None:
 
 
 @pytest.mark.usefixtures("require_mosquitto")
-def test_nothing_waits_for_tcps_acknowledgements(tmp_path: Path) -> None:
+def test_nothing_waits_for_tcps_acknowledgements_and_the_brokers_own_are_heard(tmp_path: Path) -> None:
     with Mosquitto(tmp_path, free_port()) as broker, started(port=broker.port) as (link, events):
         assert isinstance(events.get(timeout=30), Connected)
         connection: Any = link._client.socket()
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        # A client that keeps sending sends no pings.
+        before = link.heard_at
+        link.publish(Publication(topic="t", payload=b"x"))
+        wait_until(lambda: link.heard_at > before, "the broker is heard")
 
 
 @pytest.fixture
