@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -288,12 +289,12 @@ class Technician:
         self.plant = Path(shutil.copytree(ANSIBLE / "example", folder / "ansible/plant"))
         self.vault = self.plant / "group_vars/boards/vault.yml"
         (folder / "vault-password").write_text("open sesame\n", "ascii")
-        self._environment = {**os.environ, "ANSIBLE_VAULT_PASSWORD_FILE": str(folder / "vault-password")}
+        self.environment = {**os.environ, "ANSIBLE_VAULT_PASSWORD_FILE": str(folder / "vault-password")}
 
     def run(self, program: str, *words: str, code: int = 0) -> str:
         command, folder = [str(ANSIBLE_BIN / program), *words], self.plant.parent
         done = subprocess.run(
-            command, cwd=folder, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+            command, cwd=folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
         )
         assert done.returncode == code, done.stdout.decode()
         return done.stdout.decode()
@@ -333,12 +334,17 @@ def test_a_play_ends_with_what_has_become_of_each_board(tmp_path: Path) -> None:
     technician = Technician(tmp_path)
     folder = tmp_path / "ansible"
     (folder / "roles/x/tasks").mkdir(parents=True)
-    (folder / "roles/x/tasks/main.yml").write_text("[{fail: , when: inventory_hostname == 'b'}]", "ascii")
+    tasks = "[{debug: {msg: 'by {{ edge_agent_by }}'}}, {fail: , when: inventory_hostname == 'b'}]"
+    (folder / "roles/x/tasks/main.yml").write_text(tasks, "ascii")
+    # The account of a domain.
+    technician.environment["SUDO_USER"] = r"PLANT\tom"
     (folder / "batches.yml").write_text(BATCHES, "ascii")
     here = ["a ansible_connection=local", "b ansible_connection=local", "c ansible_connection=local"]
     away = [f"{name} ansible_host=127.0.0.1 ansible_port=1" for name in "ed"]
     (folder / "hosts").write_text("\n".join([*here, *away]), "ascii")
-    shown = technician.run("ansible-playbook", "-i", "hosts", "batches.yml", code=2)
+    of_role = f"@{ANSIBLE}/roles/edge_agent/vars/main.yml"
+    shown = technician.run("ansible-playbook", "-i", "hosts", "-e", of_role, "batches.yml", code=2)
+    assert rf"by PLANT\\tom@{platform.node()}" in shown
     assert shown.endswith("done:        1: a\nfailed:      1: b\nnot begun:   1: c\nnot reached: 2: d,e\n")
     assert re.search(r"^not reached: \[d\]: .*Connection refused$", shown, flags=re.MULTILINE)
     assert shown.count("Connection refused") == 2
