@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 # Old answers are deleted after this many new ones.
 FORGET_EVERY = 50
-# Also without anything new, because open audits grow old.
+# Each task is assessed this often although nothing is new, because open audits grow old.
 ASSESS_EVERY_S = 3600.0
 DAY_S = 86_400.0
 
@@ -68,7 +68,7 @@ class AuditedTasks(Generic[_T]):
         raise NotImplementedError
 
     def _apply(self, tracked: _T, kept: list[KeptAnswer], assessment: Assessment) -> list[AnswererEvent]:
-        """Gives what follows from it for the bus."""
+        """Gives the events that follow from it."""
         raise NotImplementedError
 
     def _notice_overdue(self, tracked: _T, kept: Sequence[KeptAnswer]) -> None:
@@ -76,7 +76,7 @@ class AuditedTasks(Generic[_T]):
         audits = [answer for answer in kept if answer.is_audit and answer.number > tracked.since]
         newest = max((answer.number for answer in audits if answer.is_marked), default=0)
         open_since = next((answer.wall_s for answer in audits if answer.number > newest), None)
-        # The first open ones may be deleted meanwhile, so when that was is kept apart.
+        # The first open ones may be deleted meanwhile, so their time is stored separately.
         known = self._table.load_state(key := f"{tracked.basis}/open")
         if isinstance(known, list) and known[:1] == [newest]:
             open_since = None if open_since is None else number_of(known[-1])
@@ -110,7 +110,7 @@ class AuditedTasks(Generic[_T]):
             "id": json.dumps(request.id),
             "reply_topic": request.reply_topic,
             "wall_s": wall_s,
-            "machine": request.machine or request.matched,
+            "machine": request.known_machine,
             "scores": {label: round(score, 9) for label, score in (event.scores or {}).items()},
             "tokens": event.prompt_tokens,
             "rare_fields": event.rare_fields,
@@ -132,7 +132,7 @@ class AuditedTasks(Generic[_T]):
         self._table.forget(store_name or tracked.store_name, keep=keep, keep_marked=keep_marked, before_wall_s=before)
 
     def tick(self, now: float) -> list[AnswererEvent]:
-        """To be called several times a second. Gives what happened."""
+        """To be called several times a second. Gives the events since the last call."""
         events: list[AnswererEvent] = []
         if self._assessing is not None:
             tracked, kept, future = self._assessing

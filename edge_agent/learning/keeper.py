@@ -76,7 +76,7 @@ class Keeper:
             id=json.dumps(request.id),
             reply_topic=request.reply_topic,
             wall_s=wall_s,
-            machine=request.machine or request.matched,
+            machine=request.known_machine,
             input=None if value is None else encode(value),
             **answer,
         )

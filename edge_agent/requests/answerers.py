@@ -112,7 +112,7 @@ class Answerers:
         """Applies a reload."""
 
     def tick(self, now: float) -> list[AnswererEvent]:
-        """To be called several times a second. Gives what happened."""
+        """To be called several times a second. Gives the events since the last call."""
         events, self._recalibrations = self._recalibrations, []
         return events
 

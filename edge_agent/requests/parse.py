@@ -108,7 +108,7 @@ class RequestParser:
         envelope, refusal = self._parse_payload(message, task, is_reading=True)
         request = self._request(task, task.name, reply_topic, message, envelope, topics=self._topics, refusal=refusal)
         request.reading_of = task.config
-        request.matched = "/".join(values) or None
+        request.wildcards = "/".join(values) or None
         return request
 
     def _parse_payload(

@@ -37,7 +37,7 @@ class Request:
     arrived_at: float
     topic: str | None = None  # As templates name it: the machine, for a joined reading.
     machine: str | None = None  # The machine of a joined reading.
-    matched: str | None = None  # What the wildcards of `subscribe` matched in a reading's topic: as a rule its machine.
+    wildcards: str | None = None  # What the wildcards of `subscribe` matched in a reading's topic.
     reading_of: TaskConfig | None = None  # The task, if this is a reading; None if a caller asked for the reply.
     origin: Origin = field(default_factory=Origin)  # What its reply settles.
     refusal: Error | None = None  # Why the request cannot be run.
@@ -49,7 +49,7 @@ class Request:
     deadline: str = ""  # The deadline for the caller's eyes, with its source.
     source: str | None = None  # With `keep = "latest"`, a newer request of the same source replaces one that waits.
     error_topic: str | None = None  # If set, a reply is its output alone, and one without an output goes here, whole.
-    no_output: str | None = None  # With `error_topic`: what goes to the reply topic besides, where there is no output.
+    no_output: str | None = None  # With `error_topic`: the text for the reply topic if there is no output.
 
     # Admission.
     number: int = 0  # In order of admission; 0 until then.
@@ -68,6 +68,11 @@ class Request:
 
     is_answered: bool = False  # Its terminal reply is made, or it was given back.
     followers: list[Origin] = field(default_factory=list)  # Of equal requests that get the same reply.
+
+    @property
+    def known_machine(self) -> str | None:
+        """The machine of a reading: that of `[signals]`, or else what the wildcards of `subscribe` matched."""
+        return self.machine or self.wildcards
 
     @property
     def echoes_all(self) -> bool:
