@@ -26,8 +26,8 @@ BACK_S = 20.0
 CLOCK_TOLERANCE_S = 2.0
 _STATES = ("online", "draining", "stopped", "offline")
 _MAX_TEXT, _MAX_LIST, _MAX_NUMBER = 500, 20, 1e10
-# Machines that lack values, and the characters of such a machine's name.
-_MAX_LACKING, _MAX_NAME = 3, 128
+# How many details of a reason are shown, such as machines that lack values, and the characters of a name in them.
+_MAX_DETAILS, _MAX_NAME = 3, 128
 # Of one board: its state, info, health, and an alarm for each cause.
 _MAX_DOCUMENTS = 64
 # Those that are long tell of all tasks. What a document holds may take twelve times its bytes.
@@ -140,8 +140,7 @@ class Site:
         """The boards at `now`, in seconds of the monotonic clock.
 
         Args:
-            heard_until: When anything last came from the broker, by default now. A board is silent only as far as the
-                broker was not.
+            heard_until: When anything last came from the broker, by default now. Up to then a board's silence counts.
         """
         until = now if heard_until is None else min(now, heard_until)
         self._boards = {device: board for device, board in self._boards.items() if not board.is_gone(until)}
@@ -254,7 +253,7 @@ class WatchedBoard:
         return is_settled and not ("state" in self._documents or self._faults or self._fresh_health(now))
 
     def _is_awaited(self, now: float) -> bool:
-        """True if it is silent, but may only have to connect again, too."""
+        """True if it is silent, perhaps only because it has not connected again yet."""
         is_confirmed = "state" in self._documents.keys() - self._unconfirmed
         return now < self._back_by and (self._was_fresh or not is_confirmed) and not self._fresh_health(now)
 
@@ -432,33 +431,38 @@ def duration(length_s: float) -> str:
 
 
 def with_details(phrase: str, row: Row) -> str:
-    """`model-fallback` with the bundle that does not open and why, `task-without-model` with the task, `audits-open`
-    with the promises that rest on old answers, `signals-stale` with the first machines that lack values, and missed
-    births; any other phrase as it is.
-    """
-    if phrase == "audits-open":
-        known = row.health.get("accuracy")
-        tasks = [
-            f"{name}: {number_at(task, 'open'):g} open, answered until {text_at(task, 'until') or 'never'}"
-            for name, task in (known.items() if isinstance(known, dict) else ())
-            if isinstance(task, dict) and number_at(task, "promised") and number_at(task, "open")
-        ]
-        return f"{phrase}: {'; '.join(tasks[:_MAX_LACKING])}" if tasks else phrase
-    if phrase in ("model-fallback", "task-without-model") and (warning := text_at(row.info, "models.0.warning")):
-        return f"{phrase}: {warning}"
-    tables = row.health.get("signals")
-    if phrase != "signals-stale" or not isinstance(tables, dict):
-        return phrase
+    """A reason of health with what the board says about it elsewhere; any other phrase as it is."""
+    details = None
+    if phrase in ("model-fallback", "task-without-model"):
+        details = text_at(row.info, "models.0.warning")
+    elif phrase == "audits-open":
+        details = _open_audits(row.health)
+    elif phrase == "signals-stale":
+        details = _lacking_values(row.health)
+    return f"{phrase}: {details}" if details else phrase
+
+
+def _open_audits(health: Document) -> str:
+    """The first promises that rest on old answers."""
+    tasks = [
+        f"{name}: {number_at(task, 'open'):g} open, answered until {text_at(task, 'until') or 'never'}"
+        for name, task in object_at(health, "accuracy").items()
+        if isinstance(task, dict) and number_at(task, "promised") and number_at(task, "open")
+    ]
+    return "; ".join(tasks[:_MAX_DETAILS])
+
+
+def _lacking_values(health: Document) -> str:
+    """The first machines that lack values, and whether births were missed."""
+    tables = [table for table in object_at(health, "signals").values() if isinstance(table, dict)]
     lacking = [
         f"{machine[:_MAX_NAME]} lacks {', '.join(texts_at({'values': values}, 'values'))}"
-        for table in tables.values()
-        if isinstance(table, dict) and isinstance(table.get("lacking"), dict)
-        for machine, values in table["lacking"].items()
+        for table in tables
+        for machine, values in object_at(table, "lacking").items()
     ]
-    more = f"; and {len(lacking) - _MAX_LACKING} more" if len(lacking) > _MAX_LACKING else ""
-    are_missed = any(isinstance(table, dict) and number_at(table, "births_missed_total") for table in tables.values())
-    missed = "; births were missed" if are_missed else ""
-    return f"{phrase}: {'; '.join(lacking[:_MAX_LACKING])}{more}{missed}" if lacking else phrase
+    more = f"; and {len(lacking) - _MAX_DETAILS} more" if len(lacking) > _MAX_DETAILS else ""
+    missed = "; births were missed" if any(number_at(table, "births_missed_total") for table in tables) else ""
+    return f"{'; '.join(lacking[:_MAX_DETAILS])}{more}{missed}" if lacking else ""
 
 
 def row_document(row: Row) -> Document:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from rich.console import Group, JustifyMethod, OverflowMethod, RenderableType
 from rich.table import Table
@@ -153,10 +154,6 @@ def _figure(path: str) -> Callable[[Row], str | None]:
     return cell
 
 
-def _model(row: Row) -> str | None:
-    return row.model_words
-
-
 TABLE_COLUMNS = (
     Column("BOARD", lambda row: Text(printable(row.device)[:64], "bold"), is_number=False),
     Column("STATE", lambda row: Text(level_word(row.level), STYLES[row.level]), is_number=False, min_width=8),
@@ -165,6 +162,6 @@ TABLE_COLUMNS = (
     Column("TOK/S", _figure("inference.decode_tok_s"), min_width=5),
     Column("P95 MS", _figure("inference.latency_ms.p95"), needs_width=100, min_width=6),
     Column("WATTS", _watts, needs_width=100, min_width=5),
-    Column("MODEL", _model, needs_width=130, is_number=False),
+    Column("MODEL", attrgetter("model_words"), needs_width=130, is_number=False),
     Column("AGE", lambda row: None if row.health_age_s is None else duration(row.health_age_s), min_width=6),
 )
