@@ -144,9 +144,9 @@ class StatusPublisher:
     def _info(self) -> dict[str, Any]:
         """What this board is and what it can do. What only a worker knows is null until one is ready."""
         ready, model = self._supervisor.ready, self._supervisor.model
-        unserved = self._dispatcher.unserved_tasks(model) if ready is not None else []
-        lacking = [f"the bundle has no model for the task {', '.join(unserved)}"] if unserved else []
-        warning = "; ".join([*([model.warning] if model.warning else []), *lacking])
+        unserved = self._unserved_tasks()
+        no_model = f"the bundle has no model for the task {', '.join(unserved)}" if unserved else None
+        warning = "; ".join(filter(None, (model.warning, no_model)))
         return {
             "schema": 1,
             "ts": timestamp(),
@@ -177,6 +177,10 @@ class StatusPublisher:
             },
             "config_sha256": _config_sha256(self._config),
         }
+
+    def _unserved_tasks(self) -> list[str]:
+        """The configured tasks that the bundle in force has no model for; none until it is loaded."""
+        return [] if self._supervisor.ready is None else self._dispatcher.unserved_tasks(self._supervisor.model)
 
     def publish_state(self, state: State, reason: str | None) -> None:
         self._presence.state, self._presence.reason = state, reason
@@ -248,8 +252,7 @@ class StatusPublisher:
                 **self._supervisor.reasons(),
                 **self._dispatcher.reasons(),
                 **{reason: holds for part in self._parts for reason, holds in part.reasons().items()},
-                "task-without-model": self._supervisor.ready is not None
-                and bool(self._dispatcher.unserved_tasks(self._supervisor.model)),
+                "task-without-model": bool(self._unserved_tasks()),
                 "limited": limits.level is not Level.NORMAL,
                 "sensor-errors": reading.has_faults,
             },
@@ -265,7 +268,7 @@ def _version_folder(program: Path) -> str | None:
 
 
 def _config_sha256(config: Config) -> str:
-    """The first digits, of the keys that are set: another version may have other defaults."""
+    """Of the keys that are set, because another version may have other defaults; the first 16 digits."""
     document = config.model_dump_json(exclude_unset=True, warnings=False)
     return hashlib.sha256(document.encode()).hexdigest()[:16]
 

@@ -413,7 +413,7 @@ class Answers(Part):
         }
 
     def _newest_marks(self, by: str | None) -> list[Mark]:
-        """The newest of everybody and the newest of one's own, which others would soon push out."""
+        """The newest of everybody, and the newest of the person who asks, which those of others would push out."""
         newest = list(reversed(self.marks))
         own = [mark for mark in newest if mark.by == by][:MAX_ROWS]
         return [mark for at, mark in enumerate(newest) if at < MAX_ROWS or mark in own]
@@ -484,16 +484,13 @@ class Answers(Part):
 
     def _reason(self, *, has_checks: bool) -> Document:
         """Why there is nothing to check: a text, and a code for readers of other languages."""
-        asking = [
-            name
-            for (_, name), task in self._tasks.items()
-            if number_at(task, "audit_rate") or text_at(task, "kind") == "unusual"
-        ]
         if has_checks:
             return {"reason": None, "reason_code": None}
         if not self._tasks:
             return {"reason": "no board has named its tasks yet", "reason_code": "no_tasks"}
-        if not asking:
+        if not any(
+            number_at(task, "audit_rate") or text_at(task, "kind") == "unusual" for task in self._tasks.values()
+        ):
             text = "no task asks for feedback: set `audit_rate`, and `enabled = true` in [feedback]"
             return {"reason": text, "reason_code": "no_audits"}
         if self._without_input:
@@ -657,7 +654,7 @@ class Answers(Part):
         """Ends a mark that was sent.
 
         With `data`, the board has kept it or no longer keeps the answer. Otherwise the answer can be marked again. The
-        output of an audit stays hidden until who marked it asks for it, and may be corrected until then.
+        output of an audit stays hidden until the person who marked it asks for it, and until then can correct the mark.
         """
         answer = mark.answer
         mark.state, mark.error, mark.error_code = state, error, code

@@ -112,29 +112,24 @@ class Live:
     def _broker(self) -> Document:
         feed = self._feed
         trouble = None if self.is_connected else feed.client.reason.removesuffix(".") or None
-        has_none = self.is_connected and not self.rows and self._is_settled(time.monotonic())
-        if not self.is_connected:
-            hint = None
-        elif has_none:
-            hint = feed.no_boards_text.removesuffix(" (--wait 15)")
-        elif feed.is_full:
-            hint = f"there are more than {MAX_BOARDS} boards: the others are not shown"
-        else:
-            hint = feed.hint
+        hint, code = self._hint() if self.is_connected else (None, None)
         return {
             "is_connected": self.is_connected,
             "name": printable(feed.broker),
             "trouble": None if trouble is None else printable(trouble),
             "since": self._lost_wall,
             "hint": None if hint is None else printable(hint),
-            "hint_code": None
-            if hint is None
-            else "no_boards"
-            if has_none
-            else "full"
-            if feed.is_full
-            else "not_retained",
+            "hint_code": code,
         }
+
+    def _hint(self) -> tuple[str | None, str | None]:
+        """Why boards may be missing: a text, and a code for readers of other languages."""
+        if not self.rows and self._is_settled(time.monotonic()):
+            return self._feed.no_boards_text.removesuffix(" (--wait 15)"), "no_boards"
+        if self._feed.is_full:
+            return f"there are more than {MAX_BOARDS} boards: the others are not shown", "full"
+        hint = self._feed.hint
+        return hint, None if hint is None else "not_retained"
 
     @property
     def connected_s(self) -> float:

@@ -51,11 +51,11 @@ def answer_routes(live: Live) -> list[Route]:
     async def reveal(request: Request) -> Response:
         return await change(request, answers.reveal)
 
-    async def change(request: Request, turn: Callable[[str, str | None], Mark]) -> Response:
+    async def change(request: Request, act: Callable[[str, str | None], Mark]) -> Response:
         body = await json_object_of(request)
         name, by = text_of(body, "mark"), author_of(request, body.get("by"))
         with live.lock:
-            return json_response(answers.mark_document(turn(name, by)))
+            return json_response(answers.mark_document(act(name, by)))
 
     return [
         Route("/api/v1/checks", _reading(live, checks)),

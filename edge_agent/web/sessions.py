@@ -119,15 +119,13 @@ class Sessions:
         self._cookie = "__Host-edge-agent" if is_secure else "edge-agent"
 
     def _read(self, document: dict[str, Any]) -> dict[str, _Session]:
-        return {
-            key: _Session(
-                name=str(entry["name"]),
-                secret=str(entry["secret"]),
-                # A clock that was set back must not extend the time in which the password counts.
-                password_at=self._clock() - (age_s if (age_s := time.time() - entry["password_at"]) >= 0 else WRITES_S),
-            )
-            for key, entry in list(document.items())[-MAX_SESSIONS:]
-        }
+        sessions = {}
+        for key, entry in list(document.items())[-MAX_SESSIONS:]:
+            age_s = time.time() - entry["password_at"]
+            # A clock that was set back must not extend the time in which the password counts.
+            password_at = self._clock() - (age_s if age_s >= 0 else WRITES_S)
+            sessions[key] = _Session(name=str(entry["name"]), secret=str(entry["secret"]), password_at=password_at)
+        return sessions
 
     def _save(self) -> None:
         if self._kept is not None:
@@ -157,13 +155,13 @@ class Sessions:
         return Viewer(user=user.name, roles=user.roles, writes_until=round(time.time() + left_s, 1), has_cookie=True)
 
     def _session(self, cookie: str | None) -> tuple[_Session | None, User | None]:
-        key = _key(cookie or "")
+        key = _hash_of(cookie or "")
         session = self._sessions.get(key)
         if session is None or self._users is None:
             return None, None
         user = self._users.named(session.name)
         is_over = self._clock() - session.password_at > MAX_AGE_S
-        if user is None or is_over or _key(user.secret) != session.secret:
+        if user is None or is_over or _hash_of(user.secret) != session.secret:
             # A users file that cannot be read may be half written: the login counts again with the whole one.
             if is_over or self._users.are_readable:
                 self.logout(cookie)
@@ -196,7 +194,9 @@ class Sessions:
             raise ProblemError(401, "login", "the name or the password is wrong")
         self._limit.forgive(address)
         value = secrets.token_urlsafe(32)
-        self._sessions[_key(value)] = _Session(name=user.name, secret=_key(user.secret), password_at=self._clock())
+        self._sessions[_hash_of(value)] = _Session(
+            name=user.name, secret=_hash_of(user.secret), password_at=self._clock()
+        )
         if len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
         self._save()
@@ -207,7 +207,7 @@ class Sessions:
         raise ProblemError(429, "too_many_logins", f"too many logins: wait {seconds} s", {"Retry-After": seconds})
 
     def logout(self, cookie: str | None) -> None:
-        if self._sessions.pop(_key(cookie or ""), None) is not None:
+        if self._sessions.pop(_hash_of(cookie or ""), None) is not None:
             self._save()
 
     def set_cookie(self, response: Response, value: str | None) -> None:
@@ -265,9 +265,9 @@ def _check_readable(users: Users) -> None:
         raise ProblemError(503, "users_unreadable", "the users file cannot be read; see the log of edge-agent web")
 
 
-def _key(cookie: str) -> str:
-    """A hash, so that neither memory, the kept file nor the time of a lookup reveals a cookie's value."""
-    return hashlib.sha256(cookie.encode("utf-8", "replace")).hexdigest()
+def _hash_of(value: str) -> str:
+    """Neither memory, the kept file nor the time of a lookup may reveal a cookie's value or a user's secret."""
+    return hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()
 
 
 class LoginLimit:
