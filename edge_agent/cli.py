@@ -209,9 +209,7 @@ def _check_config(options: argparse.Namespace) -> int:
     _group(
         _value("--discover FILTERS", "listens to these topics, separated by commas, and proposes a [signals] table"),
         _value("--listen S", "how long it listens, in seconds (default: %(default)s)", _SECONDS, default=60.0),
-        _flag(
-            "--rebirth", "asks each Sparkplug node that sends data without a birth for one: it sends all metrics again"
-        ),
+        _flag("--rebirth", "asks Sparkplug nodes whose births it has missed for new ones: they send all metrics again"),
         title="signals",
     ),
     _bus_options(None),
@@ -521,11 +519,11 @@ def _web(options: argparse.Namespace) -> int:
     ),
     _value("--until TIME", "up to this date, or date and time", _time),
     _value("--device DEVICE", "only this board, and what concerns all boards"),
-    _flag("--feedback", "also what people answered"),
+    _flag("--feedback", "also prints what people answered"),
     _JSON,
 )
 def _history(options: argparse.Namespace) -> int:
-    """Prints what happened at a site: changes of levels and alarms, events, with --feedback answers, and who did it.
+    """Prints what happened at a site: changes of levels and alarms, events, and who caused them.
 
     It reads the journal that `edge-agent web` keeps while it runs. Times are those of this machine's clock.
     Where the folder holds journals of several sites, each entry names its site.

@@ -94,17 +94,17 @@ def check(agent: AgentSide, draw: random.Random) -> None:
     """Answers audits until the promise is proven, or CHECKED of them."""
     result = f"{BASE}/infer/{STATE}/feedback/result"
     agent.client.subscribe(result)
-    for number in range(CHECKED):
+    for number in range(CHECKED + 1):
         row = labelled_row(draw)
         reply = agent.reply(STATE, row["input"])
-        if "promise-unproven" not in reply["degraded"] and number:
+        if number == CHECKED or (number and "promise-unproven" not in reply["degraded"]):
             break
         mark = json.dumps({"id": reply["id"], "answer": USUAL if row["answer"] == "normal" else row["answer"]}).encode()
         agent.client.exchange(f"{BASE}/infer/{STATE}/feedback", mark, result)
         if number % 50 == 49:
             # The board has assessed them by then.
             time.sleep(3)
-    print(f"\n{number} answers were checked before the promise was proven", flush=True)
+    print(f"\n{number} answers were checked", flush=True)
 
 
 def ask(agent: AgentSide, draw: random.Random) -> tuple[int, int]:

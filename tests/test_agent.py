@@ -242,7 +242,6 @@ def test_a_fault_in_any_part_is_an_alarm_and_a_reason_of_health(monkeypatch: pyt
     assert wanted <= set(agent._status.health(10.0)["reasons"])
 
 
-@pytest.mark.expects_warning
 def test_a_task_whose_model_the_bundle_lacks_is_a_reason_of_health_and_named_in_info(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -181,9 +181,7 @@ def train(words: Sequence[str]) -> None:
     else:
         print_training(training, given.out, is_signed=sign is not None)
         if given.classify is not None:
-            print(
-                "no held-out row counts for a promise, because rows are those that somebody noticed: audit its answers"
-            )
+            print("no held-out row counts for a promise, because the rows are what somebody noticed: audit the answers")
             print_task(rows[0].task)
 
 

@@ -99,7 +99,7 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
 
 
 def _codes(outliers: Sequence[ErrorCode]) -> Counter[str]:
-    """How often each occurs, without fractions that only one row has: no sensor has such a code."""
+    """How often each code occurs. A fraction that only one row has is left out, because no sensor has such a code."""
     counts = Counter(outliers)
     return Counter(
         {code_text(code): n for code, n in counts.items() if n > 1 or isinstance(code, str) or code.is_integer()}

@@ -47,9 +47,9 @@ class TimeLimit:
         warning = "the model may be right less often, and another run will not give the same bytes"
         allowed = f"{low:,}"
         if low < high:
-            # The last one is that of the model to be written.
-            allowed = f"{low:,} to {high:,}, the bundle's own model {self._steps[-1]:,},"
-            warning += ". What is stated is of models with other numbers of steps; --steps gives all of them the same"
+            # The model to be written is trained last.
+            allowed = f"{low:,} to {high:,} ({self._steps[-1]:,} for the bundle's own model)"
+            warning += ". The figures are of models with other numbers of steps; --steps gives all the same number"
         return [
             f"--minutes {self._minutes:g} allowed each training only {allowed} of {max_steps:,} steps on this machine: "
             + warning

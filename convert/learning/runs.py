@@ -47,12 +47,12 @@ def in_groups(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
                 groups |= {id(row): f"block {number}" for number, block in enumerate(blocks) for row in block}
                 notes.append(f"task {name}: {_why_blocks(task_rows, ungrouped, alike, len(blocks))}")
         grouped = [replace(row, group=groups.get(id(row))) for row in task_rows]
-        if alone := _alone(grouped):
+        if alone := _labels_of_one_group(grouped):
             what = "machine" if all(row.group == row.machine for row in grouped) else "group"
             notes.append(
-                f"task {name}: {', '.join(map(shown, alone))}: rows of one {what} alone, so a model that has not "
-                "seen it never learns them, and none of them counts as right; if they are of several episodes or days, "
-                "name these in `group`"
+                f"task {name}: {', '.join(map(shown, alone))}: rows of one {what} alone, so the model that is "
+                "judged on it has not learnt them, and none of them counts as right; if they are of several episodes "
+                "or days, name these in `group`"
             )
     return [replace(row, group=groups.get(id(row))) for row in rows], notes
 
@@ -72,10 +72,10 @@ def _why_blocks(rows: Sequence[Row], ungrouped: Sequence[Row], alike: str | None
 
 
 def _sequences(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows that follow one another, whose blocks therefore say what a model meets next.
+    """The rows in sequences that are cut into blocks separately, because one block might have all rows of a label.
 
-    The rows of a file with one answer, such as usual readings, stand apart from those of others, and so do rows that
-    do not say their machine where others do. Otherwise one block might have all rows of a label.
+    A file whose rows all have one answer, such as usual readings, is a sequence of its own, and so are rows that do not
+    name their machine where others do.
     """
     if not rows[0].task.config.choices or rows[0].task.config.has_own_model:
         return [list(rows)]
@@ -88,8 +88,7 @@ def _sequences(rows: Sequence[Row]) -> list[list[Row]]:
     return list(sequences.values())
 
 
-def _alone(rows: Sequence[Row]) -> list[str]:
-    """The labels whose rows are all of one group."""
+def _labels_of_one_group(rows: Sequence[Row]) -> list[str]:
     if rows[0].task.config.has_own_model or not rows[0].task.config.choices:
         return []
     groups = defaultdict[str, set[str | None]](set)
@@ -182,7 +181,7 @@ def _places(rows: Sequence[Row]) -> npt.NDArray[np.float64]:
 
 
 def _blocks(rows: Sequence[Row], count: int) -> list[list[Row]]:
-    """Neighbouring rows of a machine.
+    """Blocks of neighbouring rows of a machine.
 
     In a file that is sorted by answer, a block has neighbours of each answer.
     """

@@ -51,7 +51,7 @@ _MAX_CODES = 20
 _WIDE_SHARE, _WIDE_TIMES = 0.1, 10.0
 # A state has at least so many rows. Up to this share, its rows are in all parts.
 _MIN_STATE_ROWS, _MAX_STATE_SHARE = 10, 1 / 3
-# A number is of a state, and no code, if this share of the rows that have it are.
+# A number belongs to a state, and is no error code, if at least this share of the rows that have it are of the state.
 _MIN_OF_STATE = 0.9
 _COMPONENTS = (1, 2, 4, 8)
 _SHRINKAGES = (0.01, 0.1, 0.3)

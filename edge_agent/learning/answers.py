@@ -39,7 +39,7 @@ class AuditCounts:
     """How many callers were asked to check an answer, and how many have not done so."""
 
     asked: int = 0
-    missed: int = 0  # Unanswered ones that a promise counts: those before one that was answered, or all of them.
+    missed: int = 0  # Unanswered ones that a promise counts: those before an answered one, or all if overdue.
     open: int = 0  # All unanswered ones.
     open_since: str | None = None  # When the oldest of these was asked.
 

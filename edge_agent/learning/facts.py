@@ -13,7 +13,7 @@ from edge_agent.status.alarms import UNKNOWN, Finding, Severity
 
 # A population stability index of at least this is commonly called a major shift.
 INPUT_DRIFT = 0.25
-# Fewer open audits than this are no reason of health, unless the oldest of them has been open for longer.
+# Fewer open audits than these are no reason of health unless the oldest has been open for this long.
 _FEW_OPEN, _FEW_OPEN_S = 10, 86_400.0
 
 
@@ -32,7 +32,7 @@ class TaskAccuracy:
     held_out_right: int = 0  # Those of them that were answered right.
     feedback: int = 0  # How many corrections there were when a new fit was last compared with the map.
     since: str | None = None
-    until: str | None = None  # When the newest audit was asked that is answered.
+    until: str | None = None  # When the newest answered audit was asked.
     # For the reasons and alarms.
     is_unproven: bool = False
     dropped_from: float | None = None

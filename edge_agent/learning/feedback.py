@@ -118,7 +118,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         self._tasks = tasks
         self._students = students
         self._maps = maps
-        self._promised: dict[str, float | None] = {}  # By task, also of the model before: what events said last.
+        self._promised: dict[str, float | None] = {}  # By task: what the last event said, also under an earlier model.
         self.set_model(model)
 
     def set_model(self, model: Model) -> None:
@@ -378,7 +378,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         return events
 
     def _promise_events(self, tracked: _FeedbackTask) -> list[AnswererEvent]:
-        """Whether a promise begins or ends, also by a switch; not if `min_accuracy` was removed."""
+        """The event that a promise begins or ends, also by a switch; none if `min_accuracy` was removed."""
         name, facts = tracked.task.name, tracked.facts
         before, self._promised[name] = self._promised.get(name), facts.promised
         if facts.promised == before or tracked.config.min_accuracy is None:

@@ -220,7 +220,7 @@ class Students(AuditedTasks[_StudentTask]):
         return []
 
     def audits_of_promises(self) -> list[AuditCounts]:
-        """Those by which callers judge proven students."""
+        """The counts of the audits by which callers judge proven students."""
         counts = self.audit_counts()
         proven = [name for name, tracked in self._tracked.items() if tracked.min_score < UNREACHABLE]
         return [counts[name] for name in proven if self._tracked[name].is_judged_by_callers]

@@ -27,7 +27,7 @@ _MAX_NAMED = 10
 # How much of a window is left out after a start or an end. With less, a model learns wrong labels where starts are
 # noted too early; with more, it does not know the beginnings of faults.
 _AFTER = 0.25
-# The least number of rows for each start and each end whose windows cover it.
+# For each start and each end, at least so many rows should have windows that cover it.
 _MIN_COVERING = 2
 _COLUMNS = ("machine", "from", "to", "answer")
 

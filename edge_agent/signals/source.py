@@ -24,8 +24,8 @@ class Update:
     cause: str = NO_NUMBER
     """Why values are missing, as words for people."""
     causes: Mapping[str, str] = field(default_factory=dict)
-    """Why certain values are missing, by name. A value that is not in `values` stays as it was for this cause, which is
-    named once it is too old."""
+    """Why certain values are missing, by name. A value that is not in `values` stays as it was, and its cause is named
+    once the value is too old."""
     is_foreign: bool = False
     """True if all that it has is text, so its sender may be no machine of the table."""
 

@@ -1,4 +1,4 @@
-"""The boards that the page has heard, for its next process: a broker that comes back may have forgotten a dead one."""
+"""The boards that the page has heard, kept for its next process, because a broker may forget a dead board."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,7 +26,7 @@ class KnownBoards:
         return {device: age_s for device, age_s in ages_s.items() if age_s < MAX_DAYS * _DAY_S}
 
     def update(self, rows: Iterable[Row], wall: float) -> None:
-        """Takes all boards there are. Only those that said their state count, so not any that are merely expected."""
+        """Takes all boards there are, but keeps only those that have said their state, not any merely expected."""
         before = self._heard_at
         self._heard_at = {
             row.device: before.get(row.device, wall) if row.health_age_s is None else wall - row.health_age_s

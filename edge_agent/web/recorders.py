@@ -89,7 +89,7 @@ class ChangeRecorder:
         known.level = level
 
     def _note_software(self, row: Row, known: _Known, wall: float) -> None:
-        """By what `info` says since this process has heard it first."""
+        """Compares with what `info` said before, since this process began."""
         version = text_at(row.info, "versions.folder") or text_at(row.info, "versions.edge_agent")
         config = text_at(row.info, "config_sha256")
         if version and known.version and version != known.version:

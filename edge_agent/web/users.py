@@ -170,7 +170,7 @@ def change_users(
         raise OptionError("should be `user add NAME`, `user roles NAME`, `user remove NAME` or `user list`")
     if name is not None and not _NAME.fullmatch(name):
         raise OptionError(
-            f"NAME: should be 1 to 64 letters, digits, _, -, . or @, or spaces inside (got {shown(name)})"
+            f"NAME: should be 1 to 64 letters, digits, _, -, . or @, with single spaces inside (got {shown(name)})"
         )
     try:
         users = read_users(path) if path.exists() or action != "add" else {}

@@ -13,9 +13,9 @@ class FieldsTask(TaskBase):
     """What a trained model does with an input that is unlike its training. `refuse`: `output` is null. `answer`: the
     input is answered anyway. In either case `degraded` says so."""
     required: tuple[str, ...] | None = Field(default=None, strict=False)
-    """The fields that an input must have, those of an object in it after a dot, such as `motor.rpm`. Without one, an
-    input is unlike a trained model's training; for any other model it is refused as `bad_field`, also if the field is
-    null or a blank text. Default: those that every row of the training had."""
+    """The fields that an input must have; one of a nested object is named with a dot, such as `motor.rpm`. If one is
+    missing, null or a blank text, a trained model takes the input for unlike its training; with any other model, the
+    request is refused as `bad_field`. Default: those that every row of the training had."""
 
     def refuses(self, event: Finished) -> bool:
         return self.outside == "refuse" and super().refuses(event)

@@ -34,7 +34,7 @@ class Pump:
         return []
 
     def births(self, reading: str, cycle: int) -> list[Publication]:  # noqa: ARG002 - other pumps need it
-        """What it publishes once more whenever it has connected, or is asked to."""
+        """What it publishes again whenever it has connected or is asked to."""
         return []
 
     def publications(self, reading: str, cycle: int) -> list[Publication]:  # noqa: ARG002 - other pumps need it

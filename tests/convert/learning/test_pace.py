@@ -37,9 +37,9 @@ def test_a_training_gets_its_part_of_what_the_others_left() -> None:
     assert limit.seconds_for_next(50.0) == 99, "the first one needed less"
     limit.on_trained(812)
     (warning,) = limit.warnings(1600)
-    words = "--minutes 10 allowed each training only 812 to 1,600, the bundle's own model 812, of 1,600 steps"
+    words = "--minutes 10 allowed each training only 812 to 1,600 (812 for the bundle's own model) of 1,600 steps"
     assert warning.startswith(words)
-    assert "--steps gives all of them the same" in warning
+    assert "--steps gives all the same number" in warning
 
 
 def test_trainings_with_all_steps_warn_of_nothing() -> None:
