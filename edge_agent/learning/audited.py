@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from edge_agent.core.background import in_background
-from edge_agent.core.clock import moment
+from edge_agent.core.clock import age_s, moment
 from edge_agent.core.config import FeedbackConfig
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.pipe import Finished
@@ -75,7 +75,12 @@ class AuditedTasks(Generic[_T]):
         """Says in `tracked.is_overdue` whether the audits after the newest answered one have been open for too long."""
         audits = [answer for answer in kept if answer.is_audit and answer.number > tracked.since]
         newest = max((answer.number for answer in audits if answer.is_marked), default=0)
-        open_since = next((answer.wall_s for answer in audits if answer.number > newest), None)
+        now = time.monotonic()
+        # Before its clock is set, a board may ask with a time of years ago.
+        known_times = (
+            answer.wall_s for answer in audits if answer.number > newest and age_s(answer.wall_s, now) is not None
+        )
+        open_since = next(known_times, None)
         # The first open ones may be deleted meanwhile, so their time is stored separately.
         known = self._table.load_state(key := f"{tracked.basis}/open")
         if isinstance(known, list) and known[:1] == [newest]:
@@ -83,7 +88,8 @@ class AuditedTasks(Generic[_T]):
         elif open_since is not None:
             self._table.save_state(key, tracked.store_name, [newest, open_since])
         limit_s = self._config.unanswered_days * DAY_S
-        tracked.is_overdue = open_since is not None and moment(time.monotonic()).wall_s - open_since > limit_s
+        open_s = None if open_since is None else age_s(open_since, now)
+        tracked.is_overdue = open_s is not None and open_s > limit_s
         tracked.audit_counts = None
 
     def audit_counts(self) -> dict[str, AuditCounts]:
