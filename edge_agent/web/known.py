@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from edge_agent.core.topics import is_name
 from edge_agent.tools.watch.site import Row
 from edge_agent.web.journal import MAX_DAYS
 from edge_agent.web.kept_file import KeptFile
@@ -26,12 +27,15 @@ class KnownBoards:
         return {device: age_s for device, age_s in ages_s.items() if age_s < MAX_DAYS * _DAY_S}
 
     def update(self, rows: Iterable[Row], wall: float) -> None:
-        """Takes all boards there are, but keeps only those that have said their state, not any merely expected."""
+        """Takes all boards there are, but keeps only those that have said their state, not any merely expected.
+
+        A name that no board may have was made up, and may be long.
+        """
         before = self._heard_at
         self._heard_at = {
             row.device: before.get(row.device, wall) if row.health_age_s is None else wall - row.health_age_s
             for row in rows
-            if row.state or row.device in before
+            if (row.state or row.device in before) and is_name(row.device)
         }
 
     def save(self) -> None:

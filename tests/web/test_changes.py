@@ -1,11 +1,13 @@
 """What the page polls: rows of the boards that have changed."""
 
 import time
+from pathlib import Path
 
 import pytest
 
 from edge_agent.mqtt.link import FailedAt
 from edge_agent.tools.watch.site import Site
+from edge_agent.web.known import KnownBoards
 from tests.tools.watch import boards
 from tests.web.pages import Page, said
 
@@ -42,6 +44,16 @@ def test_more_boards_than_the_page_shows_leave_no_trace() -> None:
     for number in range(100):
         site.receive(said(f"a/alarm/x{number}", b"{}"), time.time())
     assert len(site._boards["a"]._documents) <= 64
+
+
+def test_names_that_no_board_may_have_are_forgotten_with_the_process(tmp_path: Path) -> None:
+    site = Site("edgeai/v1", "hall1")
+    for device in ("press-04", "x" * 2_000_000):
+        site.receive(said(f"{device}/state", boards.state()), time.time())
+    known = KnownBoards(tmp_path / "boards.json")
+    known.update(site.rows(0.0), 1e9)
+    known.save()
+    assert KnownBoards(tmp_path / "boards.json").read(1e9 + 60) == {"press-04": 60.0}
 
 
 def test_the_worst_board_is_first_and_each_level_is_counted() -> None:
