@@ -33,7 +33,7 @@ ADVICE = {
     "promise-unproven": "it gives no answers: answer its audits, or remove `min_accuracy` for now",
     "audits-open": "answer its audits: a promise says nothing after `accuracy.TASK.until`, and ends if nobody answers",
     "signals-stale": "look at the sensors of machines that lack values, and at `signals` in the board's health; "
-    "if births were missed, the Sparkplug node has to publish them again: set `rebirth = true`, or restart it",
+    "if births were missed, the Sparkplug node has to publish them again: set `rebirth = true`, or restart the node",
     # Alarms, whose own messages are longer
     "overheating": "cool it, or send fewer requests",
     "throttled": "check its cooling and power supply",

@@ -35,13 +35,13 @@ export function boardAnswer(mark) {
   if (mark.state !== "kept" || mark.is_hidden) return null;
   if (mark.output == null) return h("p", { key: "said" }, t("marks.board_unsure"));
   const score = mark.score == null ? "" : ` (${number(mark.score, 2)})`;
-  // What somebody calls an unusual reading is no other answer than that it is unusual.
+  // A name for what an unusual reading was agrees with the board that it is unusual.
   const isNamed = mark.kind === "unusual" && mark.answer !== "usual";
   const verdict = mark.is_right == null || isNamed ? "" : ` ${t(mark.is_right ? "mark.right" : "mark.wrong")}`;
   return h("p", { key: "said" }, t("marks.board", { output: outputWords(mark.output) + score }), verdict);
 }
 
-// To correct one's own answer; of an audit, until one has seen the board's.
+// Buttons to correct one's own answer and to see the board's. An audit can be corrected only until then.
 export function markButtons(mark, { correct, isOpen, reveal }) {
   if (!isMine(mark) || !(mark.can_correct || mark.is_hidden)) return null;
   return h("p", { class: "buttons", key: "change" },

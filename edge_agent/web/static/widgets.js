@@ -227,7 +227,7 @@ export function addressFilter({ route, name, options, all }) {
         h("option", { key: `=${option}`, value: option, selected: option === value }, word))));
 }
 
-// The same as a text, with names that are known; `names` need not be all of them.
+// Like `addressFilter`, but for any text: `names` are suggestions, and need not be complete.
 export function machineFilter({ route, names }) {
   return h("label", { key: "machine" },
     t("filter.machine"),
