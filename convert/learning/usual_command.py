@@ -72,8 +72,8 @@ def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tup
     """The rows of a task of the kind `unusual` as those of a `classify` task; and warnings. Raises ConvertError."""
     rows = _read(given, tasks)
     # Of a reading that people named for both tasks, the row of this one counts.
-    own = {row.text for row in rows if _is_of(given.classify, row)}
-    rows = [row for row in rows if _is_of(given.classify, row) or row.text not in own]
+    own = {row.text for row in rows if _is_of_task(given.classify, row)}
+    rows = [row for row in rows if _is_of_task(given.classify, row) or row.text not in own]
     if len(of_task := by_task(rows)) > 1:
         raise ConvertError(f"--classify makes a task from the rows of one task (got {', '.join(of_task)})")
     config = rows[0].task.config
@@ -105,7 +105,7 @@ def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tup
     return classified, notes
 
 
-def _is_of(name: str, row: Row) -> bool:
+def _is_of_task(name: str, row: Row) -> bool:
     return row.request.fields.get("task") == name
 
 

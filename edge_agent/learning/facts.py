@@ -99,13 +99,14 @@ def _accuracy_low(accuracy: Mapping[str, TaskAccuracy]) -> Finding | None:
     if not dropped:
         return None if any(facts.audits for facts in accuracy.values()) else UNKNOWN
     task, facts = next(iter(dropped.items()))
-    now, value = "", None
+    figures, value = f"{facts.dropped_from:.0%} of the earlier audits were right", None
     if facts.dropped_to is not None:
         right, audits = facts.dropped_to
-        now, value = f"of the newest {audits} audits then, {right} were right, and ", round(right / audits, 3)
+        figures += f", and then {right} of {audits}"
+        value = round(right / audits, 3)
     message = (
-        f"task {task} is right less often than before ({now}of those before, {facts.dropped_from:.0%}): look at what "
-        "its sensors send, correct answers by feedback, or roll back the model"
+        f"task {task} is right less often than before ({figures}): look at what its sensors send, correct answers by "
+        "feedback, or roll back the model"
     )
     return Finding(Severity.WARNING, message, value)
 

@@ -132,8 +132,8 @@ class MqttLink:
         self.limits: dict[str, Any] = {}  # what the CONNACK of MQTT 5 says, by paho's names of the properties
         self.delays_tcp_acks = False  # as the kernel does for clients that set nothing
         self.connects = 0
-        # When the broker last sent anything, in seconds of the monotonic clock; while it lives, it answers within each
-        # keepalive, be it a ping.
+        # When the broker last sent anything, in seconds of the monotonic clock: while it lives, in each keepalive at
+        # least the answer to a ping.
         self.heard_at = 0.0
         self.disconnects: deque[float] = deque(maxlen=16)  # seconds of the monotonic clock
         self._config = config

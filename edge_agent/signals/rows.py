@@ -26,7 +26,7 @@ from edge_agent.signals.recorder import recorded_rows
 _MAX_NAMED = 10
 # How much of a window is left out after a start or an end. With less, a model learns wrong labels where starts are
 # noted too early; with more, it does not know the beginnings of faults.
-_AFTER = 0.25
+_LEFT_OUT_AFTER = 0.25
 # For each start and each end, at least so many rows should have windows that cover it.
 _MIN_COVERING = 2
 _COLUMNS = ("machine", "from", "to", "answer")
@@ -101,7 +101,7 @@ def rows(
         listed = ", ".join(f"{label} {count}" for label, count in counts.items())
         print(printable(f"{out}: {len(kept)} rows{': ' if listed else ''}{listed}"))
         if left_out:
-            around = f"from {window_s:g} s before a start or an end to {_AFTER * window_s:g} s after it"
+            around = f"from {window_s:g} s before a start or an end to {_LEFT_OUT_AFTER * window_s:g} s after it"
             print(f"left out {left_out}: without an answer, or {around}")
         has_windows = any(
             not MOMENTARY.issuperset(signals.features_of(value))
@@ -179,7 +179,7 @@ def labelled(
         before = bisect_right(known, at)
         if before < len(known) and known[before] - at < window_s:
             continue
-        if before and at - known[before - 1] < _AFTER * window_s:
+        if before and at - known[before - 1] < _LEFT_OUT_AFTER * window_s:
             continue
         answer = logbook[row["machine"]][before // 2].answer if before % 2 else otherwise
         if answer is not None:

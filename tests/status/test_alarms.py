@@ -223,7 +223,7 @@ def test_each_alarm_says_what_to_do(bus: Bus) -> None:
     assert set(bus.retained) == {rule.name for rule in ALARMS}
     assert all(": " in alarm["message"] for alarm in bus.retained.values())
     low = bus.retained["accuracy-low"]
-    assert "(of the newest 40 audits then, 24 were right, and of those before, 97%)" in low["message"]
+    assert "(97% of the earlier audits were right, and then 24 of 40)" in low["message"]
     assert low["value"] == 0.6
     assert "most in the field amps: look at" in bus.retained["input-drift"]["message"]
     assert "(thermal)" in bus.retained["throttled"]["message"]

@@ -139,24 +139,22 @@ def _shift(answers: Sequence[Answer], score_map: ScoreMap) -> Shift | None:
     """How far the newest answers are from the oldest, by label, score, length of the prompt, and by each field."""
     if len(answers) < 3 * SHIFT_ANSWERS:
         return None
-    oldest, newer = answers[:SHIFT_ANSWERS], answers[-2 * SHIFT_ANSWERS :]
-    both = [_shifts(oldest, part, score_map) for part in (newer[:SHIFT_ANSWERS], newer[SHIFT_ANSWERS:])]
-    lasting = {what: min(index, both[1][what]) for what, index in both[0].items() if what in both[1]}
+    oldest, newest = answers[:SHIFT_ANSWERS], answers[-SHIFT_ANSWERS:]
+    earlier = _shifts(oldest, answers[-2 * SHIFT_ANSWERS : -SHIFT_ANSWERS], score_map)
+    current = _shifts(oldest, newest, score_map)
+    lasting = {what: min(index, current[what]) for what, index in earlier.items() if what in current}
     if not lasting:
         return None
     what = max(lasting, key=lasting.__getitem__)
     if what == _LABELS:
-        before, after = (
-            Counter(score_map.best(answer.scores)[0] for answer in part) for part in (oldest, newer[SHIFT_ANSWERS:])
-        )
-        return Shift(
-            lasting[what], f"the label {max(before | after, key=lambda each: abs(after[each] - before[each]))}"
-        )
+        before, after = (Counter(score_map.best(answer.scores)[0] for answer in part) for part in (oldest, newest))
+        label = max(before | after, key=lambda each: abs(after[each] - before[each]))
+        return Shift(lasting[what], f"the label {label}")
     return Shift(lasting[what], what)
 
 
 def _shifts(before: Sequence[Answer], after: Sequence[Answer], score_map: ScoreMap) -> dict[str, float]:
-    """The indices of what has shifted."""
+    """The stability index of whatever has shifted significantly, by its words."""
     parts = (before, after)
     best = [[score_map.best(answer.scores) for answer in part] for part in parts]
     sides = {

@@ -120,7 +120,7 @@ def traffic_checks(
     event_topic = topics.event("doctor")
     own = {topics.state, topics.health, topics.alarm("+")}
     wanted = {topics.all_requests, topics.all_commands, event_topic, *own, *config.reading_filters}
-    with _quiet(outbox.log, is_own_account=is_own_account), Client(client_id, config.mqtt, wanted) as board:
+    with _muted(outbox.log, unless=is_own_account), Client(client_id, config.mqtt, wanted) as board:
         if not board.connect(WAIT_S):
             return
         link = board.link
@@ -159,9 +159,9 @@ def traffic_checks(
 
 
 @contextmanager
-def _quiet(log: logging.Logger, *, is_own_account: bool) -> Iterator[None]:
+def _muted(log: logging.Logger, *, unless: bool) -> Iterator[None]:
     """Another account is not expected to have the board's rights, so what the broker refuses it is no error."""
-    log.disabled = not is_own_account
+    log.disabled = not unless
     try:
         yield
     finally:

@@ -229,7 +229,7 @@ def test_a_board_that_an_earlier_process_heard_is_kept_until_it_is_removed(bus: 
     assert bus.devices(31) == []
 
 
-def test_a_board_is_silent_only_as_far_as_the_broker_was_not(bus: Bus) -> None:
+def test_the_silence_of_a_board_counts_only_while_its_broker_is_heard(bus: Bus) -> None:
     online(bus)
     (row,) = bus.site.rows(1100.0, 1020.0)
     assert (row.level, row.health_age_s) == (BoardLevel.OK, 100)
