@@ -445,7 +445,7 @@ def with_details(phrase: str, row: Row) -> str:
 def _open_audits(health: Document) -> str:
     """The first promises that rest on old answers."""
     tasks = [
-        f"{name}: {number_at(task, 'open'):g} open, answered until {text_at(task, 'until') or 'never'}"
+        f"{name[:_MAX_NAME]}: {number_at(task, 'open'):g} open, answered until {text_at(task, 'until') or 'never'}"
         for name, task in object_at(health, "accuracy").items()
         if isinstance(task, dict) and number_at(task, "promised") and number_at(task, "open")
     ]

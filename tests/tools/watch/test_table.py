@@ -42,9 +42,12 @@ def test_a_promise_whose_audits_are_open_is_named_with_the_time_of_its_last_answ
     site = Site("r", "hall1")
     until = "2026-12-01T01:40:00.000Z"
     tasks = {"t": {"promised": 0.9, "open": 224, "until": until}, "u": {"promised": None, "open": 3}, "x": 5}
+    tasks["z" * 9000] = {"promised": 0.9, "open": 1}
     play(site, "b", overall="degraded", reasons=["audits-open"], accuracy=tasks)
     text = " ".join(" ".join(plain(site, 200)).split())
-    assert f"audits-open: t: 224 open, answered until {until}: answer its audits" in text
+    assert f"audits-open: t: 224 open, answered until {until}; zzz" in text
+    assert "zzz: 1 open, answered until never: answer its audits" in text
+    assert len(text) < 1000
 
 
 def test_the_bundle_that_does_not_open_is_named_with_its_fault() -> None:
