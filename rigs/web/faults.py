@@ -210,7 +210,7 @@ def permissions(browser: Browser, cases: Cases) -> None:
             cases.expect(
                 "no permission to give feedback: said in words",
                 view,
-                lambda: "may not write feedback" in shown(view),
+                lambda: "does not let the account web write feedback" in shown(view),
                 within_s=30,
             )
 
