@@ -16,7 +16,7 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.pipe import Finished
 from edge_agent.core.strict_json import encode, number_of
 from edge_agent.learning.answers import AnswerTable, AuditCounts, KeptAnswer
-from edge_agent.learning.maths.assessment import Assessment
+from edge_agent.learning.maths.assessment import MIN_ANSWERED, Assessment
 from edge_agent.requests.answerers import AnswererEvent
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import Task
@@ -28,6 +28,8 @@ FORGET_EVERY = 50
 # Each task is assessed this often although nothing is new, because open audits grow old.
 ASSESS_EVERY_S = 3600.0
 DAY_S = 86_400.0
+# Open audits are no reason of health before they are older than this, because nobody answers between two shifts.
+_SHIFT_S = 8 * 3600.0
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +44,7 @@ class AuditedTask:
     kept_count: int = 0
     due_at: float | None = 0.0  # When it is assessed next; None if nothing is new.
     again_at: float = math.inf  # When it is assessed again although nothing is new.
+    open_since_s: float | None = None  # When the first audit after the newest answered one was asked.
     is_overdue: bool = False  # Whether nobody has answered for so long that the open audits count as not answered.
     audit_counts: AuditCounts | None = None  # None if they must be counted again.
 
@@ -72,7 +75,7 @@ class AuditedTasks(Generic[_T]):
         raise NotImplementedError
 
     def _notice_overdue(self, tracked: _T, kept: Sequence[KeptAnswer]) -> None:
-        """Says in `tracked.is_overdue` whether the audits after the newest answered one have been open for too long."""
+        """Sets since when the audits after the newest answered one are open, and whether that is too long."""
         audits = [answer for answer in kept if answer.is_audit and answer.number > tracked.since]
         newest = max((answer.number for answer in audits if answer.is_marked), default=0)
         now = time.monotonic()
@@ -89,6 +92,7 @@ class AuditedTasks(Generic[_T]):
             self._table.save_state(key, tracked.store_name, [newest, open_since])
         limit_s = self._config.unanswered_days * DAY_S
         open_s = None if open_since is None else age_s(open_since, now)
+        tracked.open_since_s = open_since
         tracked.is_overdue = open_s is not None and open_s > limit_s
         tracked.audit_counts = None
 
@@ -101,6 +105,13 @@ class AuditedTasks(Generic[_T]):
                 known = tracked.audit_counts = replace(known, missed=known.open) if tracked.is_overdue else known
             counts[name] = known
         return counts
+
+    def needs_answers(self, name: str) -> bool:
+        """Whether a promise would end if it counted all open audits, and they are open for longer than a shift."""
+        audits, since_s = self.audit_counts()[name], self._tracked[name].open_since_s
+        open_s = None if since_s is None else age_s(since_s, time.monotonic())
+        is_enough = audits.asked - audits.open >= MIN_ANSWERED * audits.asked
+        return not is_enough and open_s is not None and open_s > _SHIFT_S
 
     def _find_tracked(self, task: Task | None) -> _T | None:
         """None if answers of the task are not kept, and for a request whose definition of the task is gone."""

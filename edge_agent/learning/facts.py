@@ -1,20 +1,16 @@
 """What a board knows about how right its answers are, for health and the alarms."""
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edge_agent.core.clock import age_s, parse_timestamp
 from edge_agent.core.wording import cut
 from edge_agent.learning.answers import AuditCounts
-from edge_agent.learning.maths.assessment import MIN_ANSWERED, Shift
+from edge_agent.learning.maths.assessment import Shift
 from edge_agent.status.alarms import UNKNOWN, Finding, Severity
 
 # A population stability index of at least this is commonly called a major shift.
 INPUT_DRIFT = 0.25
-# Fewer open audits than these are no reason of health unless the oldest has been open for this long.
-_FEW_OPEN, _FEW_OPEN_S = 10, 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,15 +69,6 @@ def as_health(
         "accuracy": {**of_labels, **of_other_kinds},
         "students": {task: asdict(facts) for task, facts in students.items()},
     }
-
-
-def needs_answers(audits: AuditCounts) -> bool:
-    """Whether a promise would end if it counted all open audits."""
-    if audits.asked - audits.open >= MIN_ANSWERED * audits.asked:
-        return False
-    since_s = parse_timestamp(audits.open_since)
-    open_s = None if since_s is None else age_s(since_s, time.monotonic())
-    return audits.open >= _FEW_OPEN or (open_s is not None and open_s >= _FEW_OPEN_S)
 
 
 def findings(

@@ -187,11 +187,9 @@ class Learning(Answerers):
     def reasons(self) -> Mapping[str, bool]:
         accuracy = self._feedback.facts()
         promised = [name for name, task in accuracy.items() if task.promised is not None]
-        counts = self._feedback.audit_counts()
-        open_audits = [*(counts[name] for name in promised), *self._students.audits_of_promises()]
         return {
             "promise-unproven": any(task.is_unproven for task in accuracy.values()),
-            "audits-open": any(map(facts.needs_answers, open_audits)),
+            "audits-open": any(map(self._feedback.needs_answers, promised)) or self._students.promises_need_answers(),
         }
 
     def findings(self, now: float) -> Mapping[str, Finding | None]:

@@ -18,7 +18,7 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Finished, Student
 from edge_agent.core.score_map import ScoreMap
-from edge_agent.learning.answers import AnswerTable, AuditCounts, KeptAnswer, student_store_name
+from edge_agent.learning.answers import AnswerTable, KeptAnswer, student_store_name
 from edge_agent.learning.audited import AuditedTask, AuditedTasks
 from edge_agent.learning.facts import StudentFacts
 from edge_agent.learning.maths.assessment import Assessment, assess
@@ -219,11 +219,12 @@ class Students(AuditedTasks[_StudentTask]):
             log.info("student %s answers alone for task %s: %s", tracked.student, tracked.task.name, words)
         return []
 
-    def audits_of_promises(self) -> list[AuditCounts]:
-        """The counts of the audits by which callers judge proven students."""
-        counts = self.audit_counts()
-        proven = [name for name, tracked in self._tracked.items() if tracked.min_score < UNREACHABLE]
-        return [counts[name] for name in proven if self._tracked[name].is_judged_by_callers]
+    def promises_need_answers(self) -> bool:
+        """Whether callers should answer the audits by which they judge a proven student."""
+        return any(
+            tracked.min_score < UNREACHABLE and tracked.is_judged_by_callers and self.needs_answers(name)
+            for name, tracked in self._tracked.items()
+        )
 
     def facts(self) -> dict[str, StudentFacts]:
         return {name: tracked.facts() for name, tracked in self._tracked.items()}

@@ -610,14 +610,16 @@ def test_a_promise_ends_when_nobody_has_answered_its_audits_for_a_week(
     for number in range(answered):
         bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05})
         bench.mark(number, "a")
-    # A few of today wait for their answers, one of them asked before the clock was set.
-    for number in range(answered, answered + 6):
+    # More than one in ten wait for their answers for a shift, one of them asked before the clock was set.
+    for number in range(answered, answered + 20):
         days = -10_000.0 if number == 60 else 0.0
         bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05})
     assert state() == (0.9, False, False, 0)
+    days = 7.5 / 24
+    assert state() == (0.9, False, False, 0)
     days = 1.5
-    assert state() == (0.9, bool(held_out), False, 0)
-    for number in range(answered + 6, 400):
+    assert state() == (0.9, True, False, 0)
+    for number in range(answered + 20, 400):
         bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05})
     assert state() == (0.9, True, False, 0)
     until = bench.feedback.facts()["t"].until
