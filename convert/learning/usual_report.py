@@ -14,6 +14,8 @@ SCHEMA = 1
 _MANY_TIMES, _FEW_ALARMS = 10, 2
 # Fewer jumps of a number that are noticed are a reason to look at the rows.
 _MIN_NOTICED = 0.9
+# So many labelled rows of a fault, of which fewer than half are noticed, are a reason to warn.
+_MIN_FAULT_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +107,14 @@ class UnusualQuality:
         if self.jumped.unusual < _MIN_NOTICED * self.jumped.rows:
             noticed = f"{self.jumped.unusual:,} of {self.jumped.rows:,} simulated faults are taken for unusual"
             warnings.append(f"only {noticed}: {look}, or accept more false alarms")
+        missed = [
+            f"{escaped(answer)} ({noticed.unusual:,} of {noticed.rows:,})"
+            for answer, noticed in self.answers.items()
+            if noticed.rows >= _MIN_FAULT_ROWS and 2 * noticed.unusual < noticed.rows
+        ]
+        if missed:
+            rule = "if the machines are of different kinds or sizes, train a task for each kind of machine"
+            warnings.append(f"few rows of a fault are taken for unusual, {', '.join(missed)}: {rule}; or {look}")
         return tuple(warnings)
 
     @property

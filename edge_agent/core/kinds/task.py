@@ -90,8 +90,8 @@ class TaskBase(Table):
     tasks must be the same or must not overlap."""
     signals: Annotated[_TableName | tuple[_TableName, ...] | None, BeforeValidator(_check_tables)] = None
     """The table in `[signals]` whose readings the task answers, instead of `subscribe`; or a list of tables with the
-    same values, of machines that publish them in different ways. A newer reading of a machine replaces one that waits.
-    Default: none."""
+    same values, of machines of one kind that publish them in different ways: give each kind of machine a task of its
+    own. A newer reading of a machine replaces one that waits. Default: none."""
     publish: str | None = None
     """Where answers to readings go; `{1}` is what the first wildcard of `subscribe` matched, `{machine}` the machine
     of `signals`. Default: `<root>/<site>/<id>/infer/<task>/response`."""

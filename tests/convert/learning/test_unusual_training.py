@@ -181,12 +181,18 @@ def test_rows_and_tasks_that_cannot_be_used_are_refused(
     assert (done.returncode, fault in done.stderr, (tmp_path / "out").exists()) == (1, True, False)
 
 
-def test_readings_that_come_again_are_usual(folder: Path, tmp_path: Path, cli: Cli) -> None:
+def test_readings_that_come_again_are_usual_whatever_they_are_called(folder: Path, tmp_path: Path, cli: Cli) -> None:
     """Of few values, each reading is in both what is learnt and what is held out."""
     (tmp_path / "rows.jsonl").write_text(lines([{"a": at * at % 7, "b": at * 5 % 3} for at in range(210)]), "utf-8")
-    done = cli("train", "--tasks", folder / "config.toml", "--unlabelled", tmp_path / "rows.jsonl", "--check")
+    train = ("train", "--tasks", folder / "config.toml", "--unlabelled", tmp_path / "rows.jsonl", "--check")
+    done = cli(*train)
     assert (done.returncode, done.stderr) == (0, "")
     assert "false alarms: 0.0 % of 210 usual rows" in done.stdout
+    for count, is_warned in ((4, False), (6, True)):
+        (tmp_path / "found.jsonl").write_text(lines([{"a": 1, "b": 0}] * count, answer="leak"), "utf-8")
+        done = cli(*train, "--labelled", tmp_path / "found.jsonl")
+        assert f"leak: 0 of {count} rows are taken for unusual" in done.stdout
+        assert ("few rows of a fault are taken for unusual, leak (0 of 6): if the machines" in done.stderr) is is_warned
 
 
 def test_a_fault_that_nobody_noticed_is_shown_with_its_rows(folder: Path, tmp_path: Path, cli: Cli) -> None:
