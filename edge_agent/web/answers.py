@@ -390,7 +390,7 @@ class Answers(Part):
             "checks": checks,
             "marks": [self.mark_document(mark) for mark in self._newest_marks(by)],
             "needs": self._needs(wanted.device, wanted.task),
-            **self._reason(has_checks=bool(checks)),
+            **self._reason(wanted, has_checks=bool(checks)),
         }
 
     def _check_json(self, answer: Answer, task: Document) -> Document:
@@ -482,10 +482,21 @@ class Answers(Part):
             if promise["min_accuracy"] is not None and promise["more"] != 0
         ]
 
-    def _reason(self, *, has_checks: bool) -> Document:
+    def _count_unheard(self, wanted: Wanted) -> int:
+        """How many kept checks wait until their boards have named their tasks, such as after a restart of the page."""
+        unheard = {device for device, row in self._rows.items() if not row.info}
+        return sum(
+            answer.device in unheard and not answer.is_closed and not answer.is_retained and wanted.takes(answer)
+            for answer in self._checks.values()
+        )
+
+    def _reason(self, wanted: Wanted, *, has_checks: bool) -> Document:
         """Why there is nothing to check: a text, and a code for readers of other languages."""
         if has_checks:
             return {"reason": None, "reason_code": None}
+        if unheard := self._count_unheard(wanted):
+            text = "kept checks can be answered once their boards are heard again"
+            return {"reason": text, "reason_code": "unheard", "unheard": unheard}
         if not self._tasks:
             return {"reason": "no board has named its tasks yet", "reason_code": "no_tasks"}
         if not any(

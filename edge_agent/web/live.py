@@ -219,9 +219,14 @@ class Live:
             self.journal.add(Entry(at=wall, what="broker-lost", name=self._feed.broker, text=reason or None))
 
     def _update_rows(self, now: float, wall: float) -> None:
-        """Without a connection the last rows stay, and the page shows that they are old."""
+        """Without a connection the last rows stay, and the page shows that they are old.
+
+        Before the first one, the rows are of the boards that an earlier process heard, and of those expected.
+        """
         self._feed.also = frozenset(topic_filter for part in self._parts for topic_filter in part.filters)
         self._feed.subscribe()
+        if not self._connections:
+            self.take_rows(self._feed.rows, wall, is_first=True)
         if self._connected_at is None or now - self._connected_at < _RETAINED_S:
             return
         rows, is_settled = self._feed.rows, self._is_settled(now)

@@ -303,6 +303,11 @@ def test_open_checks_survive_a_restart_and_stay_blind(tmp_path: Path) -> None:
 
     after = Bench()
     after.live.answers.restore_checks(CheckFile(file).read())
+    heard = after.live.rows["press-04"]
+    after.live.rows["press-04"] = replace(heard, info={})
+    after.tick()
+    assert [after.checks()[name] for name in ("open", "reason_code", "unheard")] == [0, "unheard", 2]
+    after.live.rows["press-04"] = heard
     after.tick()
     assert [check["key"] for check in after.checks()["checks"]] == keys[1:]
     assert "bearing" not in json.dumps(after.checks()["checks"]).replace(json.dumps(LABELS), "")

@@ -56,6 +56,14 @@ def test_names_that_no_board_may_have_are_forgotten_with_the_process(tmp_path: P
     assert KnownBoards(tmp_path / "boards.json").read(1e9 + 60) == {"press-04": 60.0}
 
 
+def test_before_the_first_connection_known_boards_are_shown_as_unknown() -> None:
+    page = Page()
+    page.live._feed.remember({"press-04": 60.0})
+    page.live._update_rows(time.monotonic(), time.time())
+    (row,) = page.changes()["boards"]
+    assert (row["level"], row["why"]) == ("unknown", ["not heard yet: no connection to the broker"])
+
+
 def test_the_worst_board_is_first_and_each_level_is_counted() -> None:
     page = page_of("a", "b")
     page.hear(said("b/health", boards.health(at=time.time(), overall="critical", reasons=["overheating"])))

@@ -111,7 +111,7 @@ class Site:
 
     def remember(self, device: str, now: float, age_s: float) -> None:
         """Keeps a board that an earlier process heard this long ago."""
-        self._boards[device] = WatchedBoard(device, now, heard_at=now - age_s)
+        self._boards[device] = WatchedBoard(device, now, heard_at=now - age_s, back_by=math.inf)
 
     def receive(self, message: Message, wall: float) -> bool:
         """Takes a message that came at `wall`, in seconds since 1970; False if it is of no board of this site."""
@@ -152,9 +152,10 @@ class Site:
         """The row of an expected board of which nothing was heard."""
         is_missing = self._connected_at is not None and now - self._connected_at >= SETTLE_S
         level = BoardLevel.MISSING if is_missing else BoardLevel.UNKNOWN
+        why = "nothing heard of it" if is_missing else _not_heard_yet(is_connected=self._connected_at is not None)
         unknown: Document = {}
         return Row(
-            device=device, level=level, why=("nothing heard of it",), level_age_s=None, state=unknown, info=unknown,
+            device=device, level=level, why=(why,), level_age_s=None, state=unknown, info=unknown,
             health=unknown, health_age_s=None, alarms=(),
         )  # fmt: skip
 
@@ -162,7 +163,7 @@ class Site:
 class WatchedBoard:
     """What one board has published, by the end of the topic."""
 
-    def __init__(self, device: str, now: float, heard_at: float | None = None) -> None:
+    def __init__(self, device: str, now: float, heard_at: float | None = None, back_by: float = 0.0) -> None:
         self._device = device
         self._first_at = now
         self._documents: dict[str, Document] = {}
@@ -179,8 +180,9 @@ class WatchedBoard:
         # Topics that the broker has not sent again since the last connection, and when it should have.
         self._unconfirmed: set[str] = set()
         self._confirm_by = 0.0
-        # When it should be back after an outage of the broker, and whether it was well before.
-        self._back_by = 0.0
+        # When it should be back after an outage of the broker, and whether it was well before. Infinite while a board
+        # that an earlier process heard waits for the first connection.
+        self._back_by = back_by
         self._was_fresh = False
 
     def on_connected(self, now: float, heard_until: float) -> None:
@@ -324,7 +326,7 @@ class WatchedBoard:
             yield f"last heard {duration(now - self._heard_at)} ago, and its broker has lost what it said"
             return
         if level is BoardLevel.UNKNOWN and self._is_awaited(heard_until):
-            yield "not heard yet on this connection to the broker"
+            yield _not_heard_yet(is_connected=self._back_by < math.inf)
             return
         state = self._documents.get("state", {})
         if not state and "state" not in self._faults:
@@ -364,6 +366,10 @@ def _troubles(health: Document, known: set[str]) -> Iterator[str]:
         yield "undervoltage"
     if (governor := text_at(health, "governor.level")) not in (None, "normal"):
         yield ": ".join(filter(None, (f"governor {governor}", text_at(health, "governor.reason"))))
+
+
+def _not_heard_yet(*, is_connected: bool) -> str:
+    return f"not heard yet{' on this' if is_connected else ': no'} connection to the broker"
 
 
 def is_on_bus(state: Document) -> bool:

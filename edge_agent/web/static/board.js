@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { h } from "./dom.js";
 import { journalList } from "./journal.js";
-import { ageOf, live } from "./live.js";
+import { ageOf, isOld, live } from "./live.js";
 import { seenView } from "./seen.js";
 import {
   alarmAdvice,
@@ -129,7 +129,7 @@ function tasks(all, board) {
                 link(`try/${encodeURIComponent(board.device)}/${encodeURIComponent(task.name)}`,
                   { key: "try", class: "button" },
                   t("tab.try"))))))
-      : note("board.no_tasks"),
+      : note(isOld() ? "boards.waiting" : "board.no_tasks"),
     all.some((task) => task.kind === "classify" && !task.audit_rate) ? note("accuracy.how") : null);
 }
 

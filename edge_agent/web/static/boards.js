@@ -117,8 +117,9 @@ export function boardsScreen({ route, redraw }) {
   }
 
   function emptyNote(total) {
-    if (live.at == null) return note("boards.waiting");
-    if (!total) return note("boards.none", { site: live.session?.site });
+    // Until the broker has had time to send what it retains, nobody knows whether there are boards.
+    if (!total && live.broker.hint_code === "no_boards") return note("boards.none", { site: live.session?.site });
+    if (live.at == null || !total) return note("boards.waiting");
     if (level() === "bad" && !find) return note(isOld() ? "boards.were_ok" : "boards.all_ok");
     return note(find ? "boards.none_found" : "boards.none_here", { find });
   }

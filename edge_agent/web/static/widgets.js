@@ -130,7 +130,7 @@ export function whyView(board) {
   // Nobody can answer checks that were not asked yet.
   const todoOf = (name) => (name === "promise-unproven" && !board.open_checks ? "unproven.none" : `todo.${name}`);
   const todos = phrases.map((phrase) => todoOf(nameOf(phrase))).filter(has);
-  const ofLevel = `todo.${board.level}`;
+  const ofLevel = phrases.some((phrase) => phrase.startsWith("not heard yet")) ? "" : `todo.${board.level}`;
   if (!todos.length && (isStale || !alarms.length) && has(ofLevel)) todos.push(ofLevel);
   if (!phrases.length && !todos.length) return null;
   return h("p", { key: "#why", class: "why" },
@@ -262,6 +262,8 @@ export function degradedWords(name) {
 
 // Why a list is empty, as the server says it.
 export function reasonWords({ reason, reason_code: code, reason_tasks: tasks }) {
+  // Without a connection, nothing arrives whatever the account may read.
+  if (!live.broker.is_connected && ["no_tasks", "silence"].includes(code)) return t("reason.no_broker");
   return has(`reason.${code}`) ? t(`reason.${code}`, { tasks }) : reason;
 }
 

@@ -259,7 +259,9 @@ def test_a_silent_board_without_a_state_is_kept_as_stale(bus: Bus) -> None:
 def test_expected_boards_are_missing_until_they_are_heard() -> None:
     bus = Bus(expected=["board1", "board2"])
     assert {row.level for row in bus.site.rows(1000.0)} == {BoardLevel.UNKNOWN}
+    assert {row.why for row in bus.site.rows(1000.0)} == {("not heard yet: no connection to the broker",)}
     bus.site.on_connected(1000.0)
+    assert {row.why for row in bus.site.rows(1001.0)} == {("not heard yet on this connection to the broker",)}
     online(bus)
     assert bus.devices(4) == ["board2", "board1"]
     missing, heard = bus.site.rows(1004.0)
