@@ -1,4 +1,4 @@
-"""How many more right audits a task needs for a promise, by the board's own test."""
+"""About how many more right audits a task needs for a promise: the board tests answers by their scores, too."""
 
 import math
 from functools import lru_cache
@@ -38,7 +38,7 @@ def promises(task: Document, accuracy: Document, open_audits: int = 0) -> list[D
 
 
 def _promise(known: Document, target: float, task: Document, accuracy: Document, open_audits: int) -> Document:
-    answered, right, more = known["answered"], known["right"], None
+    answered, right, more, is_enough = known["answered"], known["right"], None, False
     # Those that were asked after the last answered one do not count yet. Older boards do not tell them apart.
     missed = _count(accuracy, "missed")
     missed = known["asked"] - answered if missed is None else missed
@@ -54,12 +54,16 @@ def _promise(known: Document, target: float, task: Document, accuracy: Document,
         right_rows = held_out if held_out_right is None else min(held_out_right, held_out)
         confidence = _share(task, "confidence") or CONFIDENCE
         by_bound = _missing_audits(right + right_rows, answered + held_out, target, confidence)
+        more = max(by_bound, by_share)
         # A promise that the board does not make yet needs at least one.
-        more = max(by_bound, by_share, int(known["min_accuracy"] is not None))
+        is_enough = more == 0 and known["min_accuracy"] is not None
+        more += is_enough
     if more == 0:
         words_key = "proven"
     elif not number_at(task, "audit_rate"):
         words_key = "not_asked"
+    elif is_enough:
+        words_key = "enough"
     else:
         words_key = "too_few_answered" if by_share > 0 else "audits"
     return {**known, "wrong": wrong, "newer": newer, "target": target, "more": more, "words_key": words_key}

@@ -43,6 +43,12 @@ def test_a_promise_of_19_in_20_takes_59_right_audits_at_the_least() -> None:
     }
 
 
+def test_where_only_the_scores_are_in_the_way_no_number_is_said() -> None:
+    # The board shares its level among several thresholds.
+    (needed,) = promises(TASK, accuracy(59, 59, 59))
+    assert (needed["more"], needed["words_key"]) == (1, "enough")
+
+
 def test_without_a_promise_it_counts_to_two_usual_ones() -> None:
     needed = promises({**TASK, "min_accuracy": None}, accuracy(29, 29, 29))
     assert [(each["target"], each["more"], each["words_key"]) for each in needed] == [

@@ -158,6 +158,7 @@ export function promiseWords(promise) {
   // Right answers prove nothing as long as the others are missing.
   if (promise.words_key === "too_few_answered" && promise.more != null)
     return t("promise.too_few_answered", { n: promise.more, target });
+  if (promise.words_key === "enough") return t("promise.enough", { target });
   const why = promise.words_key === "not_asked" ? ` ${t("promise.not_asked")}` : "";
   // Each right answer lowers the number, and one unlike the board's raises it.
   const wrong = promise.wrong ? ` ${t("promise.wrong", { n: promise.wrong })}` : "";
@@ -166,7 +167,7 @@ export function promiseWords(promise) {
     : `${t("promise.more", { n: promise.more, target })}${wrong}${why}`;
 }
 
-export function newerWords(promise) {
+function newerWords(promise) {
   return promise?.answered && promise.newer ? t("promise.newer", { n: promise.newer }) : "";
 }
 
