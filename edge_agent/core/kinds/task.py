@@ -96,8 +96,9 @@ class TaskBase(Table):
     """Where answers to readings go; `{1}` is what the first wildcard of `subscribe` matched, `{machine}` the machine
     of `signals`. Default: `<root>/<site>/<id>/infer/<task>/response`."""
     keep: Literal["all", "latest"] = Field(default="all", validate_default=True)
-    """`latest`: a newer reading on the same topic replaces one that waits, which ends as
-    `cancelled`/`superseded`. With `signals` it is always so, for each machine."""
+    """`latest`: a newer reading on the same topic, or a newer request with the same reply topic, replaces one that
+    waits, which ends as `cancelled`/`superseded`. With `signals` it is always so: a newer reading replaces one of the
+    same machine, and a newer request one with the same reply topic, even if their ids differ."""
     reply: Literal["full", "output"] = "full"
     """`output`: a bare payload or a reading gets the output alone, as text or JSON. A reply without an output goes in
     full to `<root>/<site>/<id>/infer/<task>/error`, and one that asks for feedback also to `…/audit`. An envelope
