@@ -25,6 +25,7 @@ class Message:
     received_at: float  # Seconds of the monotonic clock.
     machine: str | None = None  # The machine, if the reading is one of `[signals]`.
     fault: str | None = None  # Why the board could not make this reading of `[signals]`, which is then refused.
+    is_fault_repeated: bool = False  # Whether the machine's last reading could not be made either.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

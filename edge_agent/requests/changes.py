@@ -46,9 +46,9 @@ class Changes:
         if answer == answers.published:
             is_due = task.publish_every_s is not None and now - answers.published_at >= task.publish_every_s
         else:
-            # Of the readings of a machine that cannot be made, only the first is refused.
-            comes_once = request.machine is not None and request.refusal is not None
-            is_due = comes_once or answers.in_a_row >= task.after
+            # Without regular readings, a machine that lacks values is refused only once.
+            may_come_once = request.machine is not None and request.refusal is not None
+            is_due = may_come_once or answers.in_a_row >= task.after
         if not is_due and "please_check" not in document:
             return False
         answers.published, answers.published_at = answer, now

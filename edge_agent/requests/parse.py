@@ -107,7 +107,7 @@ class RequestParser:
             reply_topic = self._topics.response(task.name)
         envelope, refusal = self._parse_payload(message, task, is_reading=True)
         request = self._request(task, task.name, reply_topic, message, envelope, topics=self._topics, refusal=refusal)
-        request.reading_of = task.config
+        request.reading_of, request.is_logged = task.config, not message.is_fault_repeated
         request.wildcards = "/".join(values) or None
         return request
 

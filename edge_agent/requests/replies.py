@@ -152,12 +152,13 @@ class Replies:
             log.info("request given back task=%r code=%s", cut(request.task_name), error.code.value)
             return
         status = error.code.status
-        words = "its reply says why" if error.code in _QUOTING else error.message
-        identity = cut(request.id) if isinstance(request.id, str) else request.id
-        log.info(
-            "request ended task=%r id=%r status=%s code=%s: %s",
-            cut(request.task_name), identity, status.value, error.code.value, words,
-        )  # fmt: skip
+        if request.is_logged:
+            words = "its reply says why" if error.code in _QUOTING else error.message
+            identity = cut(request.id) if isinstance(request.id, str) else request.id
+            log.info(
+                "request ended task=%r id=%r status=%s code=%s: %s",
+                cut(request.task_name), identity, status.value, error.code.value, words,
+            )  # fmt: skip
         self.displaced_total += status is Status.BUSY and request.number > 0
         self.overloaded_total += error.code in _OVERLOAD
         self._end(request, self._document(request, status, now, error=error), now)

@@ -41,6 +41,7 @@ class Request:
     reading_of: TaskConfig | None = None  # The task, if this is a reading; None if a caller asked for the reply.
     origin: Origin = field(default_factory=Origin)  # What its reply settles.
     refusal: Error | None = None  # Why the request cannot be run.
+    is_logged: bool = True  # Whether the log has a line for its refusal.
     task: Task | None = None
     envelope: Envelope | None = None
     input: Any = None  # For the reply, if the task's `echo_input` may put it there.

@@ -143,10 +143,10 @@ class Feed:
         started_at = time.monotonic()
         if started_at < self._resumes_at:
             return
-        yield from map(self._message, self._readings(self._buffer.take(MAX_TURN_S)))
+        yield from self._messages(self._readings(self._buffer.take(MAX_TURN_S)))
         until = self._buffer.taken_until()
         for name, table in self.tables.items():
-            yield from map(self._message, table.advance(until))
+            yield from self._messages(table.advance(until))
             self._log_offenders(table)
             if table.readings and name in self._unread:
                 self._unread.discard(name)
@@ -209,6 +209,12 @@ class Feed:
             log.info("not taken %s reason=%s content=%s", where, reason, shown(content))
         self._logged[table.name] = len(table.source.offenders)
 
+    def _messages(self, readings: Iterable[Reading]) -> Iterator[Message]:
+        for reading in readings:
+            # While no value can come, repeated refusals would only pile up.
+            if self.link.is_connected or not reading.is_repeated:
+                yield self._message(reading)
+
     def _message(self, reading: Reading) -> Message:
         fault = "; ".join(reading.lacking) or None
         return Message(
@@ -220,6 +226,7 @@ class Feed:
             received_at=reading.at - self._buffer.offset,
             machine=reading.machine,
             fault=fault,
+            is_fault_repeated=reading.is_repeated,
         )
 
     def _publish_latest(self, until: float) -> None:

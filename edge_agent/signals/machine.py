@@ -24,6 +24,7 @@ class Reading:
     at: float
     input: dict[str, dict[str, float | None]]
     lacking: tuple[str, ...] = ()  # The values that prevented it, each with the cause; `input` is then empty.
+    is_repeated: bool = False  # Whether the one before it could not be made either.
 
 
 class Track:
@@ -145,11 +146,16 @@ class Machine:
         self.complete_by = -math.inf
         return Reading(self._table, self.name, trigger, now, self.input(now))
 
+    @property
+    def had_reading(self) -> bool:
+        """Whether it ever had one, also in an earlier process."""
+        return self.read_at > 0
+
     def incomplete_reading(self, lacking: Sequence[str], trigger: str, now: float) -> Reading:
         """Stands for a reading that cannot be made, so that it is refused with the reason."""
-        self.was_complete = False
+        is_repeated, self.was_complete = not self.was_complete, False
         causes = (f"{name}: {self.tracks[name].why_lacking(now)}" for name in lacking)
-        return Reading(self._table, self.name, trigger, now, {}, tuple(causes))
+        return Reading(self._table, self.name, trigger, now, {}, tuple(causes), is_repeated)
 
     def input(self, now: float) -> dict[str, dict[str, float | None]]:
         return {name: self._features_of(name, now) for name in self.tracks}

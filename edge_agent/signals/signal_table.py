@@ -163,11 +163,15 @@ class SignalTable:
             self._push(earliest, machine.name, is_check=False)
 
     def _read(self, machine: Machine, trigger: str, now: float) -> Iterator[Reading]:
-        """Makes a reading. If a value is lacking, the first one is refused and the others are left out."""
+        """Makes a reading. If a value is lacking, the first one is refused, and then each regular one.
+
+        Otherwise the last answer would still look current. Triggers may come as fast as messages, so they repeat
+        nothing.
+        """
         machine.waiting_trigger = None
         if lacking := machine.lacking(now):
             self.incomplete += 1
-            if machine.was_complete:  # Otherwise its last answer would still look current.
+            if machine.was_complete or (trigger == EVERY and machine.had_reading):
                 yield machine.incomplete_reading(lacking, trigger, now)
             return
         self.readings += 1

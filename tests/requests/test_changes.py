@@ -162,15 +162,24 @@ def test_after_a_reload_each_answer_is_published_again() -> None:
     assert plant.told == 2 * ["good"]
 
 
-def test_the_only_refusal_of_a_machine_that_lacks_values_does_not_wait_for_others() -> None:
-    desk = Desk(tasks=PUMP + 'after = 2\nretain = true\nreply = "output"\nno_output = "unknown"\n')
+def test_the_refusal_of_a_machine_that_lacks_values_does_not_wait_for_others_and_is_repeated_but_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    more = 'after = 2\npublish_every_s = 60\nretain = true\nreply = "output"\nno_output = "unknown"\n'
+    desk = Desk(tasks=PUMP + more)
     for number in (1, 2):
         desk.receive(replace(inbound("plant/x/hz", f"{number}"), machine="a"))
         desk.dispatcher.on_worker_answer(labelled(number, **GOOD), 0.0)
-    desk.receive(replace(inbound("plant/x/hz", "{}"), machine="a", fault="hz: silent for 31 s"))
+    lacking = replace(inbound("plant/x/hz", "{}"), machine="a", fault="hz: silent for 31 s")
+    desk.receive(lacking)
     told = [(one.topic, one.retain) for one in desk.publications]
     assert told == [("plant/x/is", True), (f"{BASE}/infer/pump/error", False), ("plant/x/is", True)]
     assert [desk.publications[n].payload for n in (0, 2)] == [b"good", b"unknown"]
+    for now in (30.0, 60.0, 61.0):
+        desk.receive(replace(lacking, is_fault_repeated=True), now)
+    assert [one.payload for one in desk.publications[4:]] == [b"unknown"]
+    assert caplog.text.count("request ended") == 1
 
 
 class TestRetained:

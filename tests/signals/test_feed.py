@@ -1,6 +1,7 @@
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from edge_agent.core.messages import Message
 from edge_agent.loader import load_config
 from edge_agent.mqtt.link import MqttLink, Received
 from edge_agent.signals.feed import MAX_TURN_S, MAX_WAITING, Feed
+from edge_agent.signals.machine import Reading
 from edge_agent.signals.recorder import recorded_rows
 from edge_agent.signals.values import MAX_PAYLOAD_BYTES
 from tests.helpers.support import ECHO_CONFIG
@@ -129,6 +131,12 @@ def test_a_lost_connection_is_noticed_however_many_messages_come_after_it(plant:
     while plant.feed._buffer._entries and time.monotonic() < ends_at:
         plant.readings()
     assert plant.health["waiting"] == 1  # Machine a lacks its value again.
+
+
+def test_refusals_are_not_repeated_while_the_connection_is_lost(plant: Plant) -> None:
+    first = Reading("pump", "a", "every", 0.0, {}, ("vib: missing: no message since the connection was lost",))
+    asked = list(plant.feed._messages([first, replace(first, is_repeated=True)]))
+    assert [message.is_fault_repeated for message in asked] == [False]
 
 
 def test_messages_that_come_too_fast_are_dropped_and_counted(plant: Plant) -> None:

@@ -1,6 +1,7 @@
 import math
 import random
 import tracemalloc
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ def table(values: dict[str, Any] = ALL, **keys: Any) -> SignalTable:
 
 def send(to: SignalTable, topic: str, payload: object, at: float, *, is_retained: bool = False) -> list[Reading]:
     return list(to.receive(topic, str(payload).encode(), is_retained=is_retained, now=START + at))
+
+
+def split(readings: Iterable[Reading]) -> tuple[list[Reading], list[Reading]]:
+    """Those that were made, and those that could not be made."""
+    made, lacking = list[Reading](), list[Reading]()
+    for reading in readings:
+        (lacking if reading.lacking else made).append(reading)
+    return made, lacking
 
 
 def triggers(readings: list[Reading]) -> list[str]:
@@ -53,18 +62,23 @@ def test_each_machine_is_read_once_per_interval_at_its_own_time() -> None:
 
 
 def test_a_value_holds_for_max_age_and_then_prevents_a_reading() -> None:
-    pumps = table({"vib": {"topic": "plant/+/vib", "max_age_s": 15}, "temp": {"topic": "plant/+/temp", "max_age_s": 0}})
+    values = {"vib": {"topic": "plant/+/vib", "max_age_s": 15}, "temp": {"topic": "plant/+/temp", "max_age_s": 0}}
+    pumps = table(values, trigger={"above": {"temp": 100}})
     send(pumps, "plant/a/temp", 70, 0)
     send(pumps, "plant/a/vib", 2, 0)
-    *made, told = pumps.advance(START + 100)
+    made, (told, *repeated) = split(pumps.advance(START + 100))
     assert made
     assert all(reading.at < START + 15 for reading in made)
     assert (told.input, told.at < START + 26) == ({}, True)
     assert told.lacking == (f"vib: silent for {told.at - START:.0f} s (max_age_s 15)",)
     assert pumps.lacking() == {"a": ["vib"]}
-    # The lack is reported once, and again after a complete reading.
-    send(pumps, "plant/a/vib", 2, 101)
-    assert [len(reading.lacking) for reading in pumps.advance(START + 200)][-2:] == [0, 1]
+    # The lack is reported at each regular reading, but at no trigger again.
+    assert [round(later.at - told.at) for later in repeated] == list(range(10, 10 * len(repeated) + 1, 10))
+    assert (told.is_repeated, {later.is_repeated for later in repeated}) == (False, {True})
+    assert send(pumps, "plant/a/temp", 200, 101) == []
+    send(pumps, "plant/a/vib", 2, 102)
+    made, (told, *_) = split(pumps.advance(START + 200))
+    assert (len(made) > 0, told.is_repeated) == (True, False)
 
 
 def test_a_reading_that_cannot_be_made_says_why() -> None:
@@ -287,7 +301,7 @@ def test_a_value_is_missing_as_soon_as_its_sensor_sends_anything_but_a_number(
     send(pumps, "plant/a/vib", good, 0)
     assert list(pumps.advance(START + 20))
     send(pumps, "plant/a/vib", bad, 20)
-    (told,) = pumps.advance(START + 60)
+    told, *_ = pumps.advance(START + 60)
     assert told.lacking == (f"vib: missing: its last message has no usable number: {shown}",)
     send(pumps, "plant/a/vib", good, 60)
     assert not pumps.lacking()
@@ -311,7 +325,7 @@ def test_a_message_of_another_kind_leaves_a_value_as_it_was_and_is_named_when_th
     send(meters, "tele/m/SENSOR", payload, 10)
     assert meters.machines["m"].input(START + 11) == {"volts": {"last": 230.0}}
     assert meters.not_taken == {reason: 1}
-    (told,) = [reading for reading in meters.advance(START + 30) if reading.lacking]
+    told = next(reading for reading in meters.advance(START + 30) if reading.lacking)
     assert told.lacking == (f"volts: no number for {told.at - START:.0f} s (max_age_s 15): its last message {words}",)
 
 
