@@ -10,7 +10,7 @@ from edge_agent.status.health import REASONS
 from edge_agent.tools.watch.advice import ADVICE
 from edge_agent.tools.watch.site import BoardLevel
 from edge_agent.tools.watch.table import level_word
-from edge_agent.web import answers, feedback
+from edge_agent.web import answers, feedback, journal
 from edge_agent.web.live import SILENT_LEVELS
 from edge_agent.web.server import STATIC
 
@@ -48,6 +48,10 @@ def test_each_alarm_reason_and_level_has_advice_as_in_watch() -> None:
 
 def test_each_reason_of_health_has_words() -> None:
     assert {f"phrase.{reason}" for reason in REASONS} <= set(WORDS["en"])
+
+
+def test_each_event_that_the_journal_always_keeps_has_words() -> None:
+    assert {f"event.{name}" for name in journal._UNLIMITED_EVENTS} <= set(WORDS["en"])
 
 
 def test_each_word_that_a_screen_names_exists() -> None:

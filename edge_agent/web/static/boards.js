@@ -3,6 +3,7 @@
 import { h } from "./dom.js";
 import { ageOf, isOld, live } from "./live.js";
 import {
+  alarmAdvice,
   alarmsByName,
   boardAddress,
   button,
@@ -177,7 +178,11 @@ function whyLines(board) {
       h("p", { key: alarm.name, class: alarm.severity === "warning" ? "" : "urgent" },
         alarm.name,
         alarm.since == null ? "" : ` ${t("for", { length: duration(ageOf(alarm.since)) })}`,
-        alarm.message ? `: ${alarm.message}` : "")),
+        alarm.message ? `: ${alarm.message}` : "",
+        " ",
+        h("b", null, t("todo")),
+        " ",
+        alarmAdvice(alarm.name))),
     whyView(board)];
 }
 

@@ -35,7 +35,8 @@ function timeOf(entry) {
 }
 
 function words(entry) {
-  const name = entry.what === "level" && has(`level.${entry.name}`) ? t(`level.${entry.name}`) : (entry.name ?? "");
+  const own = `${entry.what}.${entry.name}`;
+  const name = ["level", "event"].includes(entry.what) && has(own) ? t(own) : (entry.name ?? "");
   const key = `entry.${entry.what}`;
   const what = has(key) ? t(key, { name, by: entry.by ?? t("somebody") }) : `${entry.what} ${name}`;
   const head = entry.what === "event" && entry.by ? t("entry.by", { what, by: entry.by }) : what;

@@ -87,8 +87,17 @@ export function phraseWords(phrases) {
 function onePhrase(phrase) {
   const [, length] = phrase.match(/^last heard (.+) ago, and its broker has lost what it said$/) ?? [];
   if (length) return t("phrase.forgotten", { length });
+  const [, ago] = phrase.match(/^last health (.+?) ago(?:, due every .+)?$/) ?? [];
+  if (ago) return t("phrase.last_health", { length: ago });
+  const [, reason, task, open, until] = phrase.match(/^(audits-open: )?(.+): (\d+) open, answered until (\S+)$/) ?? [];
+  if (task) return (reason ? `${t("phrase.audits-open")}: ` : "") + openAuditsWords(task, open, Date.parse(until) / 1000);
   const name = has(`phrase.${phrase}`) ? phrase : phrase.split(":", 1)[0];
   return has(`phrase.${name}`) ? t(`phrase.${name}`) + phrase.slice(name.length) : phrase;
+}
+
+function openAuditsWords(task, open, until) {
+  const values = { task, open, time: moment(until, now()) };
+  return Number.isNaN(until) ? t("audits.never_answered", values) : t("audits.answered_until", values);
 }
 
 // "since 12:01 (4 min)", or that it began before the server was started.
