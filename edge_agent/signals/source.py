@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from edge_agent.core.messages import Publication
+from edge_agent.core.wording import cut, shown
 
 # What is kept of a longer topic could fill the memory.
 MAX_TOPIC_CHARS = 512
 # By value and reason: the first machine of which it was not taken, and the payload or metric.
 Offenders = dict[tuple[str, str], tuple[str, str]]
 NO_NUMBER = "its last message has no usable number"
+_MAX_CONTENT_CHARS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +35,26 @@ class Update:
 class NotTakenError(Exception):
     """A payload, or a value in it, that cannot be used. `health` counts it by `reason`."""
 
-    def __init__(self, reason: str, updates: Sequence[Update] = (), content: object = None) -> None:
+    def __init__(
+        self, reason: str, updates: Sequence[Update] = (), content: object = None, limit: str | None = None
+    ) -> None:
         """updates: what could be used of the payload in spite of it.
 
         content: what stands where the number should be, so that the value is missing; None leaves it as it was.
+
+        limit: the limit of the value that this number is beyond, as words that follow it.
         """
         super().__init__(reason)
         self.reason = reason
         self.updates = updates
         self.content = content
+        self.limit = limit
+
+    @property
+    def cause(self) -> str:
+        """Why the value is missing, as words for people."""
+        content = cut(shown(self.content), _MAX_CONTENT_CHARS)
+        return f"{NO_NUMBER}: {content}" if self.limit is None else f"{content} is {self.limit}"
 
 
 class Source(Protocol):

@@ -382,8 +382,8 @@ class SparkplugSource:
             if node.has_session or device.is_dead:
                 not_taken["no-birth"] += 1
                 return []
-        taken = self._numbers(device, message.payload.metrics, not_taken)
-        return [Update(device.machine, taken)] if taken else []
+        taken, causes = self._numbers(device, message.payload.metrics, not_taken)
+        return [Update(device.machine, taken, causes=causes)] if taken else []
 
     def _birth(self, node: _Node, message: _Message, not_taken: Counter[str]) -> list[Update]:
         device = self._device(node, message.device, not_taken)
@@ -392,10 +392,10 @@ class SparkplugSource:
         end = device.end("")
         device.is_born = True
         self._learn(device, message.payload.metrics)
-        taken = self._numbers(device, message.payload.metrics, not_taken)
+        taken, causes = self._numbers(device, message.payload.metrics, not_taken)
         if end is not None:
             taken = end.values | taken
-        return [Update(device.machine, taken, "its last birth has no usable number")] if taken else []
+        return [Update(device.machine, taken, "its last birth has no usable number", causes)] if taken else []
 
     def _learn(self, device: _Device, metrics: Iterable[Metric]) -> None:
         device.names.clear()
@@ -409,9 +409,11 @@ class SparkplugSource:
             if len(self.metric_names) < MAX_METRIC_NAMES and 1 <= len(metric.name) <= MAX_METRIC_CHARS:
                 self.metric_names.add(metric.name)
 
-    def _numbers(self, device: _Device, metrics: Iterable[Metric], not_taken: Counter[str]) -> dict[str, float | None]:
-        """The numbers of the table's values, by name."""
-        taken: dict[str, float | None] = {}
+    def _numbers(
+        self, device: _Device, metrics: Iterable[Metric], not_taken: Counter[str]
+    ) -> tuple[dict[str, float | None], dict[str, str]]:
+        """The numbers of the table's values by name, and why those are missing that are beyond their limits."""
+        taken, causes = dict[str, float | None](), dict[str, str]()
         for metric in metrics:
             metric_name = metric.name or device.names.get(-1 if metric.alias is None else metric.alias, "")
             names = self._values.get(metric_name, ())
@@ -428,10 +430,12 @@ class SparkplugSource:
                 except NotTakenError as error:
                     # Even if the new value cannot be read, the old one no longer holds.
                     not_taken[error.reason] += 1
+                    if error.limit is not None:
+                        causes[name] = error.cause
                     offender = device.machine, str(metric.value)[:MAX_TOPIC_CHARS]
                     self.offenders.setdefault((name, error.reason), offender)
         device.known = {name for name in device.known | taken.keys() if taken.get(name, 0.0) is not None}
-        return taken
+        return taken, causes
 
 
 def _distance(start: int | None, number: int | None) -> int:

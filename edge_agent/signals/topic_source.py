@@ -7,13 +7,12 @@ from typing import Any
 
 from edge_agent.core.messages import Publication
 from edge_agent.core.signal_tables import Path, SignalsTable
-from edge_agent.core.wording import cut, shown
+from edge_agent.core.wording import shown
 from edge_agent.signals import values
-from edge_agent.signals.source import MAX_TOPIC_CHARS, NO_NUMBER, NotTakenError, Offenders, Update
+from edge_agent.signals.source import MAX_TOPIC_CHARS, NotTakenError, Offenders, Update
 
 # A plant that makes up new topics must not fill the memory.
 _MAX_ROUTES = 10_000
-_MAX_CONTENT_CHARS = 40
 
 
 class TopicSource:
@@ -58,7 +57,7 @@ class TopicSource:
                         causes[name] = values.REASONS[error.reason]
                     else:
                         # The sensor says that it has no number, so its last one does not hold either.
-                        taken[name], causes[name] = None, _no_number(error.content)
+                        taken[name], causes[name] = None, error.cause
                     continue
                 if isinstance(content, values.Absent):
                     causes[name] = f"has nothing at `{_shown_path(value.path)}`"
@@ -116,12 +115,9 @@ def _unreadable(payload: bytes, reason: str, machine: str, names: Sequence[str],
     is_object = payload.lstrip().startswith(b"{")
     is_content = reason in {"bad-json", "not-text"}
     missing = [name for name in names if is_content and (is_object or not config.values[name].path)]
-    causes = dict.fromkeys(names, values.REASONS[reason]) | dict.fromkeys(missing, _no_number(_text(payload)))
+    cause = NotTakenError(reason, content=_text(payload)).cause
+    causes = dict.fromkeys(names, values.REASONS[reason]) | dict.fromkeys(missing, cause)
     return Update(machine, dict.fromkeys(missing), causes=causes, is_foreign=True)
-
-
-def _no_number(content: object) -> str:
-    return f"{NO_NUMBER}: {cut(shown(content), _MAX_CONTENT_CHARS)}"
 
 
 def _shown_path(path: Path) -> str:

@@ -78,10 +78,10 @@ def read(value: ValueTable, document: Any, now: float, max_age_s: float) -> floa
 def number(content: Any, value: ValueTable) -> float | None:
     """The content as a number of the value, whose table may map texts to numbers. Raises NotTakenError."""
     result = _number(content, value)
-    is_low = result is not None and value.minimum is not None and result < value.minimum
-    is_high = result is not None and value.maximum is not None and result > value.maximum
-    if is_low or is_high:
-        raise NotTakenError(OUT_OF_RANGE, content=content)
+    if result is not None and value.minimum is not None and result < value.minimum:
+        raise NotTakenError(OUT_OF_RANGE, content=content, limit=f"below the minimum {value.minimum:g}")
+    if result is not None and value.maximum is not None and result > value.maximum:
+        raise NotTakenError(OUT_OF_RANGE, content=content, limit=f"above the maximum {value.maximum:g}")
     return result
 
 

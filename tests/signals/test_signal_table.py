@@ -261,12 +261,13 @@ def test_several_values_of_one_payload_make_one_reading() -> None:
 
 def test_a_number_out_of_its_range_is_counted_and_makes_the_value_missing() -> None:
     ranged = {"vib": {"topic": "plant/+/vib", "minimum": -40, "maximum": 150}}
-    for payload in ("-9999", "150.1"):
+    for payload, cause in (("-9999", "-9999 is below the minimum -40"), ("150.1", "150.1 is above the maximum 150")):
         pumps = table(ranged, min_coverage=0)
         send(pumps, "plant/a/vib", "150", 0)
         send(pumps, "plant/a/vib", payload, 1)
         assert pumps.not_taken == {"out-of-range": 1}
         assert pumps.machines["a"].lacking(START + 1) == ["vib"]
+        assert pumps.machines["a"].tracks["vib"].why_lacking(START + 1) == f"missing: {cause}"
         send(pumps, "plant/a/vib", "-40", 2)
         reading = pumps.machines["a"].input(START + 3)["vib"]
         assert (reading["last"], reading["min_1m"], reading["max_1m"]) == (-40, -40, 150)

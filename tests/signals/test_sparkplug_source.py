@@ -66,7 +66,7 @@ class Plant:
         for update in updates:
             self.machines.setdefault(update.machine, {}).update(update.values)
             if None in update.values.values():
-                self.causes.append(update.cause)
+                self.causes += update.causes.values() or [update.cause]
 
     def next(self) -> int:
         self.seq = (self.seq + 1) % 256
@@ -146,6 +146,7 @@ def test_a_metric_out_of_its_range_makes_a_value_missing() -> None:
     plant.birth()
     plant.data({"alias": 1, "float_value": 100.5}, {"alias": 2, "int_value": 71})
     assert plant.values() == (None, 71.0)
+    assert plant.causes == ["100.5 is above the maximum 100"]
     assert plant.source.as_health()["metrics_not_taken"] == {"out-of-range": 1}
 
 
