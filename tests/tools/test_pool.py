@@ -44,6 +44,10 @@ class FakeClient:
     def __exit__(self, *_: object) -> None:
         pass
 
+    @property
+    def heard_at(self) -> float:
+        return time.monotonic()
+
     def connect(self, _timeout_s: float) -> bool:
         return self.is_connected
 
