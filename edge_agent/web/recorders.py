@@ -13,11 +13,15 @@ from edge_agent.web.parts import Part
 
 _MAX_KNOWN = 2000
 _MAX_EVENT_FIELDS = 8
+# Reasons that come and go while the level stays make at most one entry in this time.
+_REASONS_EVERY_S = 60.0
 
 
 @dataclass(slots=True)
 class _Known:
     level: str | None = None
+    reasons: set[str] = field(default_factory=set)
+    noted_at: float = 0.0
     alarms: set[str] = field(default_factory=set)
     version: str | None = None
     config: str | None = None
@@ -39,7 +43,7 @@ class ChangeRecorder:
                 continue
             known = self._known(entry.device)
             if entry.what == "level":
-                known.level = entry.name
+                known.level, known.reasons = entry.name, _names((entry.text or "").split("; "))
             elif entry.what == "alarm":
                 known.alarms.add(entry.name)
             else:
@@ -81,12 +85,19 @@ class ChangeRecorder:
     def _note_level(self, row: Row, known: _Known, wall: float) -> None:
         level = row.level.name.lower()
         # A board that has just appeared has no level yet.
-        if row.level is BoardLevel.UNKNOWN or level == known.level:
+        if row.level is BoardLevel.UNKNOWN:
             return
+        alarms, reasons = {name for name, _ in row.alarms}, _names(row.why)
+        if level == known.level:
+            # Alarms have entries of their own. Reasons of silent boards are ages.
+            changed = (reasons ^ known.reasons) - alarms - known.alarms
+            has_reasons = row.level in (BoardLevel.DEGRADED, BoardLevel.CRITICAL)
+            if not changed or not has_reasons or 0 <= wall - known.noted_at < _REASONS_EVERY_S:
+                return
         # One that is well when it is first heard is no news, but one that is not may have died while no process ran.
         if known.level is not None or row.level in URGENT:
-            self._add(row, wall, "level", level, "; ".join(row.why) or None)
-        known.level = level
+            self._add(row, wall, "level", level, "; ".join(row.why or sorted(alarms)) or None)
+        known.level, known.reasons, known.noted_at = level, reasons, wall
 
     def _note_software(self, row: Row, known: _Known, wall: float) -> None:
         """Compares with what `info` said before, since this process began."""
@@ -103,6 +114,11 @@ class ChangeRecorder:
     ) -> None:
         severity = None if alarm is None else "critical" if is_critical(alarm) else "warning"
         self._journal.add(Entry(at=wall, what=what, device=row.device, name=name[:64], text=text, severity=severity))
+
+
+def _names(why: Iterable[str]) -> set[str]:
+    """The phrases without their figures, and without the governor's level, which may change all the time."""
+    return {phrase.split(":", 1)[0] for phrase in why if phrase and not phrase.startswith("governor ")}
 
 
 def _can_tell(row: Row) -> bool:

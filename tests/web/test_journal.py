@@ -61,6 +61,30 @@ def test_only_a_change_of_a_level_is_an_entry(tmp_path: Path) -> None:
     assert plant.entries == [("level", "degraded", "thermal")]
 
 
+def test_other_reasons_of_the_same_level_are_an_entry_once_a_minute(tmp_path: Path) -> None:
+    plant = online(tmp_path)
+    for reasons in (["thermal"], ["queue-full"], ["thermal"], ["queue-full", "limited"]):
+        plant.say("health", boards.health(overall="degraded", reasons=reasons))
+    assert plant.entries == [("level", "degraded", "thermal")]
+    plant.wall += 60
+    plant.look()
+    # The next process knows them.
+    later = Plant(tmp_path)
+    later.wall += 120
+    later.say("state", boards.state())
+    later.say("health", boards.health(overall="degraded", reasons=["limited", "queue-full"]))
+    assert later.entries == [("level", "degraded", "thermal"), ("level", "degraded", "queue-full; limited")]
+
+
+def test_a_critical_level_has_its_alarm_as_its_reason(tmp_path: Path) -> None:
+    plant = online(tmp_path)
+    plant.say("alarm/overheating", alarm())
+    plant.wall += 60
+    plant.say("health", boards.health(overall="critical", reasons=["overheating"]))
+    levels = [entry for entry in plant.entries if entry[0] == "level"]
+    assert levels == [("level", "critical", "overheating")]
+
+
 def test_a_board_that_is_offline_when_it_is_first_heard_is_an_entry(tmp_path: Path) -> None:
     plant = Plant(tmp_path)
     plant.say("state", boards.will())
