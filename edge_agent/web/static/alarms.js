@@ -93,10 +93,11 @@ export function alarmsScreen({ route, redraw }) {
 
 function current() {
   if (live.at == null) return note("boards.waiting");
-  const isSilent = ({ level, alarms }) => level === "stale" || (level === "offline" && !alarms?.length);
+  const isSilent = ({ level, alarms }) =>
+    level === "stale" || (["missing", "offline", "unknown"].includes(level) && !alarms?.length);
   const n = [...live.boards.values()].filter(isSilent).length;
   const silent = n
-    ? h("p", { class: "note", key: "silent" }, link("boards?level=urgent", {}, t("alarms.silent", { n })))
+    ? h("p", { class: "note", key: "silent" }, link("boards?level=bad", {}, t("alarms.silent", { n })))
     : null;
   const groups = alarmsByName();
   if (!groups.length) return silent ?? (isOld() ? null : note("alarms.none"));
