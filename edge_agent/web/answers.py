@@ -21,7 +21,7 @@ from edge_agent.core.messages import Message
 from edge_agent.core.strict_json import NotJsonError, compact_json, number_of, parse_json
 from edge_agent.core.topics import NAME_PATTERN, Topics, matches, pool_topics, publish_filter, wildcard_values
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import Document, Row, number_at, object_at, text_at, time_at
+from edge_agent.tools.watch.site import Document, Row, number_at, object_at, text_at, texts_at, time_at
 from edge_agent.web.boards import escaped, labels_of, tasks_of
 from edge_agent.web.parts import Part
 from edge_agent.web.problem import ProblemError
@@ -115,6 +115,11 @@ class Mark:
     state: MarkState = MarkState.WAITING
     output: Any = None
     score: float | None = None
+    """Of the output, or without one of the best label."""
+    best: str | None = None
+    """The label of the highest score, if the board gave no answer."""
+    is_unproven: bool = False
+    """Whether it gave none because its promise is not proven."""
     is_right: bool | None = None
     error: str | None = None
     error_code: str | None = None
@@ -440,6 +445,8 @@ class Answers(Part):
             "state": mark.state.value,
             "output": None if answer.is_hidden else escaped(mark.output),
             "score": None if answer.is_hidden else mark.score,
+            "best": None if answer.is_hidden else escaped(mark.best),
+            "is_unproven": not answer.is_hidden and mark.is_unproven,
             "is_right": None if answer.is_hidden else mark.is_right,
             "is_hidden": answer.is_hidden and mark.state is MarkState.KEPT,
             "can_correct": self._can_correct(mark),
@@ -681,7 +688,11 @@ class Answers(Part):
             mark.before.state = MarkState.CORRECTED
         document = answer.document()
         mark.output = document.get("output")
-        mark.score = _score(document, mark.output)
+        if mark.output is None:
+            scores = object_at(document, "scores")
+            mark.best = max(scores, key=lambda label: _score(document, label) or 0.0, default=None)
+            mark.is_unproven = "promise-unproven" in texts_at(document, "degraded")
+        mark.score = _score(document, mark.best if mark.output is None else mark.output)
         is_right = data.get("is_right")
         mark.is_right = is_right if isinstance(is_right, bool) else None
 

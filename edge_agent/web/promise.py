@@ -31,6 +31,7 @@ def promises(task: Document, accuracy: Document, open_audits: int = 0) -> list[D
         "asked": asked,
         "answered": answered,
         "right": 0 if not answered else None if share is None else round(share * answered),
+        "given": _share(accuracy, "given"),
         "min_accuracy": _share(task, "min_accuracy"),
     }
     targets = TARGETS if known["min_accuracy"] is None else (known["min_accuracy"],)

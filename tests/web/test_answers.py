@@ -128,6 +128,15 @@ def test_a_correction_that_the_board_does_not_keep_leaves_the_first_answer() -> 
     assert [(mark["state"], mark["can_correct"]) for mark in bench.marks()] == [("kept", True), ("corrected", False)]
 
 
+def test_a_withheld_answer_comes_with_its_best_label_and_the_reason() -> None:
+    bench = Bench()
+    key = bench.audit(output=None, degraded=["unsure", "promise-unproven"])
+    name = bench.mark_and_keep(key, answer="imbalance")
+    hidden, seen = bench.marks()[0], bench.reveal(name).json()
+    assert (hidden["best"], hidden["score"], hidden["is_unproven"]) == (None, None, False)
+    assert (seen["output"], seen["best"], seen["score"], seen["is_unproven"]) == (None, "bearing fault", 0.97, True)
+
+
 def test_the_name_of_an_unusual_reading_can_be_corrected_because_nothing_was_hidden() -> None:
     bench = Bench()
     key = bench.audit("odd", output={"unusual": True, "because": []}, scores=None)

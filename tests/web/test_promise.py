@@ -29,13 +29,14 @@ def test_the_board_promises_with_that_many_more_and_not_with_one_fewer(
 
 
 def test_a_promise_of_19_in_20_takes_59_right_audits_at_the_least() -> None:
-    (needed,) = promises(TASK, accuracy(0, 0, 0))
+    (needed,) = promises(TASK, accuracy(0, 0, 0, given=0.0))
     assert needed == {
         "asked": 0,
         "answered": 0,
         "right": 0,
         "wrong": 0,
         "newer": 0,
+        "given": 0.0,
         "min_accuracy": 0.95,
         "target": 0.95,
         "more": 59,

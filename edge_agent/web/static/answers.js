@@ -93,7 +93,11 @@ export function answersScreen({ route, redraw }) {
     await change("undo", mark);
   }
 
-  const waiting = () => (last && now() < last.sends_at ? last : null);
+  function waiting() {
+    const mark = last && (rows.find((row) => row.mark?.mark === last.mark)?.mark ?? last);
+    const isDue = mark && now() >= mark.sends_at && live.broker.is_connected;
+    return mark?.state === "waiting" && !isDue ? mark : null;
+  }
 
   function view() {
     answers.refreshIfDue(route().hash);

@@ -65,14 +65,14 @@ export function boardScreen({ route, redraw }) {
         h("h2", { id: "figures" }, t("board.figures"), " ", h("span", { class: "quiet" }, healthWords(board))),
         figures(board)),
       details
-        ? [tasks(details.tasks ?? [], board), signals(details.signals ?? []), journal(details.journal ?? [])]
+        ? [tasks(details.tasks ?? [], details.board), signals(details.signals ?? []), journal(details.journal ?? [])]
         : note(trouble ? "trouble.server" : "waiting")];
   }
 
   function alarms(board) {
     const isDoubtful = board.level === "stale";
     if (!board.alarms?.length)
-      return board.level === "stale" || board.level === "offline" ? null : note("board.no_alarms");
+      return ["missing", "offline", "stale", "unknown"].includes(board.level) ? null : note("board.no_alarms");
     return h("ul", { class: `alarms ${isDoubtful ? "doubtful" : ""}` },
       board.alarms.map((alarm) =>
         h("li", { key: alarm.name, class: alarm.severity === "warning" ? "warning" : "critical" },
@@ -136,6 +136,8 @@ function tasks(all, board) {
 // What audits say about a task, or why that is unknown.
 function accuracyWords(task, board) {
   const entry = task.accuracy;
+  if (!entry && (board.alarms ?? []).some((alarm) => alarm.name === "model-load-failed")) return t("accuracy.no_model");
+  if (!entry && ["unknown", "starting"].includes(board.level)) return t("accuracy.not_yet");
   if (!entry && (board.health_at == null || SILENT.includes(board.level))) return t("accuracy.no_health");
   if (!entry && task.kind === "unusual") return t(task.open_checks ? "accuracy.unusual" : "accuracy.unusual.none", { n: task.open_checks });
   if (!entry) return t(task.kind === "classify" || task.kind === "estimate" ? "accuracy.off" : "accuracy.none_of_kind");
@@ -143,12 +145,14 @@ function accuracyWords(task, board) {
     return entry.mean_error == null
       ? t("accuracy.no_audits")
       : t("accuracy.estimate", { error: number(entry.mean_error, 2), holds: percent(entry.holds), n: entry.audits });
-  if (!entry.audits) return t(task.audit_rate ? "accuracy.no_audits" : "accuracy.no_rate");
+  if (!entry.audits)
+    return [t(task.audit_rate ? "accuracy.no_audits" : "accuracy.no_rate"), givenWords(entry.given)].join(" ");
   const parts = [t("accuracy.answered", { n: entry.audits, asked: entry.asked }), newerWords(task.promise)];
   if (entry.audits >= MIN_FOR_SHARE)
     parts.unshift(t("accuracy.right", { share: percent(entry.accuracy), bound: percent(entry.lower_bound) }));
   if (entry.promised != null) parts.push(t("promise.proven", { target: percent(entry.promised) }));
   else parts.push(...[task.promise ?? []].flat().map(promiseWords));
+  parts.push(givenWords(entry.given));
   return parts.filter(Boolean).join(" ");
 }
 
@@ -165,6 +169,11 @@ export function promiseWords(promise) {
   return promise.more == null
     ? `${t("promise.unknown", { target })}${why}`
     : `${t("promise.more", { n: promise.more, target })}${wrong}${why}`;
+}
+
+// A promise may be kept by withholding most answers.
+export function givenWords(given) {
+  return given != null && given < 1 ? t("promise.given", { share: percent(given) }) : "";
 }
 
 function newerWords(promise) {

@@ -1,7 +1,7 @@
 // The checks that boards ask for, one at a time, and beside them the newest marks with what the board had answered.
 
 import { get, post } from "./api.js";
-import { promiseWords } from "./board.js";
+import { givenWords, promiseWords } from "./board.js";
 import { choices, key, labelsOf } from "./choices.js";
 import { h } from "./dom.js";
 import * as keys from "./keys.js";
@@ -348,7 +348,7 @@ export function checksScreen({ route, redraw }) {
           h("li", { key: name },
             h("p", null, h("b", null, name)),
             h("p", null, t("needs.answered", { n: need.answered, open: need.open })),
-            h("p", null, promiseWords(need)),
+            h("p", null, promiseWords(need), " ", givenWords(need.given)),
             need.open
               ? h("p", { class: "buttons", key: "check" },
                   link(checkAddress(need.device, need.task), { class: "button" }, t("tab.check")))

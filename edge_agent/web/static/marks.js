@@ -3,8 +3,8 @@
 import { signedBy } from "./author.js";
 import { key } from "./choices.js";
 import { h } from "./dom.js";
-import { live, now } from "./live.js";
-import { outputWords, plain, writeButton } from "./widgets.js";
+import { isLost, live, now } from "./live.js";
+import { button, outputWords, plain, writeButton } from "./widgets.js";
 import { duration, has, number, t } from "./words.js";
 
 const given = new Set(); // Given in this tab, for a page without users, where a name proves nothing.
@@ -27,14 +27,19 @@ export function markLine(mark, { undo, withKey }) {
       h("span", { class: "quiet" }, stateWords(mark))),
     " ",
     mark.state === "waiting" && isMine(mark)
-      ? writeButton({ key: "undo", onclick: () => undo(mark) }, withKey ? key("u") : null, t("undo"))
+      ? (isLost() ? writeButton : button)({ key: "undo", onclick: () => undo(mark) }, withKey ? key("u") : null, t("undo"))
       : null);
 }
 
 export function boardAnswer(mark) {
   if (mark.state !== "kept" || mark.is_hidden) return null;
-  if (mark.output == null) return h("p", { key: "said" }, t("marks.board_unsure"));
   const score = mark.score == null ? "" : ` (${number(mark.score, 2)})`;
+  if (mark.output == null)
+    return h("p", { key: "said" },
+      t(mark.is_unproven ? "marks.board_unproven" : "marks.board_unsure"),
+      mark.best == null
+        ? ""
+        : ` ${t("marks.board_best", { output: mark.best + score })} ${t(mark.best === mark.answer ? "mark.right" : "mark.wrong")}`);
   // A name for what an unusual reading was agrees with the board that it is unusual.
   const isNamed = mark.kind === "unusual" && mark.answer !== "usual";
   const verdict = mark.is_right == null || isNamed ? "" : ` ${t(mark.is_right ? "mark.right" : "mark.wrong")}`;
@@ -62,6 +67,8 @@ export function answerWords(answer) {
 }
 
 function stateWords(mark) {
+  // What waits for the broker can still be undone.
+  if (mark.state === "waiting" && (isLost() || !live.broker.is_connected)) return t("mark.unsent");
   if (mark.state === "waiting")
     return t("mark.waiting", { length: duration(Math.max(0, Math.ceil(mark.sends_at - now()))) });
   const code = `fault.${mark.error_code}`;
