@@ -129,7 +129,7 @@ def test_role_and_agent_find_the_same_bundle_in_force(
     assert board_module.installed()["bundle"] == open_in_force(config).source.name
 
 
-def test_files_are_hashed_and_a_fallback_is_in_force_once_the_agent_says_so(
+def test_damage_is_found_where_asked_or_reported_and_a_fallback_once_the_agent_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board_module: Any
 ) -> None:
     for name in ("new", "old"):
@@ -143,16 +143,18 @@ def test_files_are_hashed_and_a_fallback_is_in_force_once_the_agent_says_so(
     monkeypatch.setattr(board_module, "MODELS", tmp_path)
     monkeypatch.setattr(board_module, "SWITCHED", tmp_path / "record")
 
-    def found(status: str, bundle: str) -> tuple[str, bool]:
+    def found(status: str, bundle: str, bring: str | None = None) -> tuple[str, bool]:
         """The bundle in force, and whether this one is whole."""
         shown = f"ActiveState=active\nStatusText=online, 0 running{status}"
         monkeypatch.setattr(board_module, "_output", lambda *_: shown)
-        installed = board_module.installed()
+        installed = board_module.installed(bring)
         return installed["bundle"], installed["bundles"][bundle]["hashes"] != []
 
     flip(tmp_path / "new" / "model.gguf")
     assert found("", "new") == ("new", True)
-    assert found("; model-quality", "new") == ("old", False)
+    assert found("", "new", bring="new") == found("", "new", bring="old") == ("new", False)
+    assert found("; model-quality", "new") == ("new", False)
+    assert found("; model-load-failed, model-not-loaded", "new") == ("old", False)
     flip(tmp_path / "new" / "model.gguf")
     assert found("; limited; model-fallback", "new") == ("old", True)
 

@@ -247,11 +247,25 @@ def test_diagnostics_are_brought_from_a_board_that_does_not_answer(world: World)
     assert not world.first.run("ls", "/run/edge-agent-diag.tar.gz", check=False).stdout
 
 
-# Damage that leaves the size as it was is found by what the agent says.
-@pytest.mark.parametrize("damage", ["rm", "truncate --size=100", "printf x | dd conv=notrunc bs=1 seek=9000 of="])
+# The size stays as it was.
+FLIP = "printf x | dd conv=notrunc bs=1 seek=9000 of="
+
+
+def test_damage_that_the_agent_has_not_noticed_is_shown_and_repaired(world: World) -> None:
+    folder = f"/var/lib/edge-agent/models/{world.runs(world.first)[1]}"
+    world.first.run("sh", "-c", f"cd {folder} && {FLIP}model.gguf")
+    world.run(f"{playbook('report')} --limit {FIRST}")
+    assert "bundle damaged" in report(world)
+    world.play(f"{playbook('provision')} --limit {FIRST}", "changed")
+    world.check(world.first, __version__, world.bundle)
+    world.run(f"{playbook('report')} --limit {FIRST}")
+    assert "damaged" not in report(world)
+
+
+@pytest.mark.parametrize("damage", ["rm ", "truncate --size=100 ", FLIP])
 def test_damaged_file_of_a_bundle_is_copied_again(world: World, damage: str) -> None:
     folder = f"/var/lib/edge-agent/models/{world.runs(world.first)[1]}"
-    world.first.run("sh", "-c", f"cd {folder} && {damage}{'' if damage.endswith('=') else ' '}model.gguf")
+    world.first.run("sh", "-c", f"cd {folder} && {damage}model.gguf")
     world.first.run("systemctl", "restart", "edge-agent")
     status = ("systemctl", "show", "--value", "--property=StatusText", "edge-agent")
     wait_until(lambda: "model-load-failed" in world.first.run(*status).stdout, "the agent says so", timeout_s=60)

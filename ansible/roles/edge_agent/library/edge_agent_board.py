@@ -25,6 +25,9 @@ options:
   controller_s:
     description: Seconds since 1970 on the controller, for the offset of the board's clock.
     type: float
+  bundle:
+    description: The bundle to bring. The hashes of its files, and of those of the bundle in force, are compared.
+    type: str
 """
 
 OPT = Path("/opt/edge-agent")
@@ -41,12 +44,16 @@ _PYTHON_FACTS = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"python": {"type": "path", "default": "/usr/bin/python3"}, "controller_s": {"type": "float"}},
+        argument_spec={
+            "python": {"type": "path", "default": "/usr/bin/python3"},
+            "controller_s": {"type": "float"},
+            "bundle": {"type": "str"},
+        },
         supports_check_mode=True,
     )
     given = module.params
     offset_s = None if given["controller_s"] is None else round(time.time() - given["controller_s"], 1)
-    module.exit_json(changed=False, board=board(given["python"], offset_s), installed=installed())
+    module.exit_json(changed=False, board=board(given["python"], offset_s), installed=installed(given["bundle"]))
 
 
 def board(python: str, offset_s: float | None) -> dict[str, Any]:
@@ -76,19 +83,25 @@ def board(python: str, offset_s: float | None) -> dict[str, Any]:
     }
 
 
-def installed() -> dict[str, Any]:
+def installed(bundle: str | None = None) -> dict[str, Any]:
+    """bundle: the one to bring, if its hashes and those of the bundle in force are to be compared."""
     properties = "ActiveState,ActiveEnterTimestamp,NRestarts,StatusText"
     shown = _output("systemctl", "show", "edge-agent", "-p", properties) or ""
     service = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
     status = service.get("StatusText", "")
+    is_active = service.get("ActiveState") == "active"
     # Hashing a large model takes a slow card half a minute.
-    hashed = service.get("ActiveState") != "active" or any(reason in status for reason in MODEL_REASONS)
-    bundles = {name: _bundle(MODELS / name, hashed=hashed) for name in _names(MODELS)}
+    hashed = {bundle, *([path.name for path in _switched()][:1] or [_linked(MODELS)])} if bundle else set()
+    if not is_active or any(reason in status for reason in MODEL_REASONS):
+        hashed = set(_names(MODELS))
+    bundles = {name: _bundle(MODELS / name, hashed=name in hashed) for name in _names(MODELS)}
+    is_fallback = "model-fallback" in status
+    is_running = is_active and not is_fallback and "model-load-failed" not in status
     versions = _names(OPT / "versions")
     return {
         "agent": _linked(OPT),
         "previous_agent": _linked(OPT, "previous"),
-        "bundle": bundle_in_force(bundles, is_fallback="model-fallback" in status),
+        "bundle": bundle_in_force(bundles, is_fallback=is_fallback, is_running=is_running),
         "linked_bundle": _linked(MODELS),
         "previous_bundle": _linked(MODELS, "previous"),
         # For `model-rollback`.
@@ -108,13 +121,20 @@ def installed() -> dict[str, Any]:
     }
 
 
-def bundle_in_force(bundles: dict[str, dict[str, Any]], *, is_fallback: bool = False) -> str | None:
+def bundle_in_force(
+    bundles: dict[str, dict[str, Any]], *, is_fallback: bool = False, is_running: bool = False
+) -> str | None:
     """What the agent opens at its start: the bundle of its last switch, else the one before, else the linked one.
 
     is_fallback: the agent runs, but could not open the first of these, which may have been repaired since.
+    is_running: the agent has opened the first of these, which may have been damaged since.
     """
-    whole = (path.name for path in _switched()[is_fallback:] if bundles.get(path.name, {}).get("hashes"))
-    return next(whole, None) or _linked(MODELS)
+    opened = (
+        path.name
+        for path in _switched()[is_fallback:]
+        if path.name in bundles and (is_running or bundles[path.name]["hashes"])
+    )
+    return next(opened, None) or _linked(MODELS)
 
 
 def _switched() -> list[Path]:
