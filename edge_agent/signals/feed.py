@@ -31,7 +31,7 @@ from edge_agent.mqtt.link import Connected, ConnectionFailed, FailedAt, LinkEven
 from edge_agent.signals import state_file
 from edge_agent.signals.machine import Reading
 from edge_agent.signals.recorder import Recorder
-from edge_agent.signals.signal_table import SignalTable, new_table
+from edge_agent.signals.signal_table import SignalTable, new_table, receive
 from edge_agent.signals.sparkplug_source import RebirthLimiter
 from edge_agent.signals.values import MAX_PAYLOAD_BYTES
 from edge_agent.status.alarms import Finding
@@ -193,13 +193,13 @@ class Feed:
 
     def _readings(self, entries: Iterable[tuple[float, Message | None]]) -> Iterator[Reading]:
         for at, message in entries:
-            for table in self.tables.values():
-                if message is None:
-                    yield from table.advance(at)
-                    table.on_connection_lost(at)
-                else:
-                    is_retained = message.is_retained
-                    yield from table.receive(message.topic, message.payload, is_retained=is_retained, now=at)
+            tables = self.tables.values()
+            if message is not None:
+                yield from receive(tables, message.topic, message.payload, is_retained=message.is_retained, now=at)
+                continue
+            for table in tables:
+                yield from table.advance(at)
+                table.on_connection_lost(at)
 
     def _log_offenders(self, table: SignalTable) -> None:
         """Logs what was not taken first of each value, for each reason; `not_taken` counts all of it."""

@@ -13,7 +13,7 @@ from edge_agent.core.terminal import fail
 from edge_agent.core.wording import printable, shown
 from edge_agent.loader import load_config
 from edge_agent.signals.machine import Reading
-from edge_agent.signals.signal_table import SignalTable, new_table
+from edge_agent.signals.signal_table import SignalTable, new_table, receive
 
 # A line of a recording that stands for a lost connection.
 LOST = "lost"
@@ -81,12 +81,12 @@ def readings_of(recording: TextIO, tables: Mapping[str, SignalTable]) -> Iterato
         if at < before:
             raise RecordingError(f"line {number}: should not be earlier than the line before (got {at})")
         before = at
+        if topic is not None:
+            yield from receive(tables.values(), topic, payload, is_retained=is_retained, now=at)
+            continue
         for table in tables.values():
-            if topic is None:
-                yield from table.advance(at)
-                table.on_connection_lost(at)
-            else:
-                yield from table.receive(topic, payload, is_retained=is_retained, now=at)
+            yield from table.advance(at)
+            table.on_connection_lost(at)
 
 
 def _message(line: str, number: int) -> tuple[float, bool, bytes, str | None]:

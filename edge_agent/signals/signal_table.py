@@ -11,7 +11,8 @@ import itertools
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from edge_agent.core.signal_tables import SignalsTable, machine_fault
@@ -26,6 +27,15 @@ _MAX_NAMED = 10
 _START_MARGIN = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class _Strangers:
+    """What a message was that was not taken, of machines that the table does not follow."""
+
+    machines: frozenset[str]
+    reason: str
+    noted: int  # How many offenders were noted before it.
+
+
 class SignalTable:
     def __init__(self, name: str, config: SignalsTable, source: Source) -> None:
         self.name = name
@@ -38,6 +48,7 @@ class SignalTable:
         self.incomplete = 0  # Readings that were due while a value was missing.
         self.recordings: list[Reading] = []  # Readings to keep as rows, which the feed takes.
         self.now = 0.0  # The time of the last message or `advance`.
+        self._strangers: _Strangers | None = None
         # A heap: when a machine is due, a number that breaks ties, its name, and whether it is due for its regular
         # check or because of a trigger that had to wait.
         self._due: list[tuple[float, int, str, bool]] = []
@@ -46,12 +57,27 @@ class SignalTable:
     def receive(self, topic: str, payload: bytes, *, is_retained: bool, now: float) -> Iterator[Reading]:
         """Takes one message, which may be for another table. Yields the readings that are due by then."""
         yield from self.advance(now)
+        noted, self._strangers = len(self.source.offenders), None
         try:
             updates: Sequence[Update] = self.source.read(topic, payload, is_retained=is_retained, now=now)
         except NotTakenError as error:
             self.not_taken[error.reason] += 1
             updates = error.updates
+            if updates and all(update.is_foreign and update.machine not in self.machines for update in updates):
+                machines = frozenset(update.machine for update in updates)
+                self._strangers = _Strangers(machines, error.reason, noted)
         yield from self._take(updates, now, is_retained=is_retained)
+
+    def take_back(self, topic: str, tables: Iterable[SignalTable]) -> None:
+        """Takes back that the last message was not taken, if it is one of machines that other tables follow."""
+        if (strangers := self._strangers) is None:
+            return
+        followed = {name for table in tables for name in table.source.machines_of(topic) if name in table.machines}
+        if strangers.machines <= followed:
+            self.not_taken[strangers.reason] -= 1
+            self.not_taken += Counter()  # Removes those that are zero.
+            while len(self.source.offenders) > strangers.noted:
+                self.source.offenders.popitem()
 
     def advance(self, now: float) -> Iterator[Reading]:
         """Yields the readings that are due by now, each with the values of the moment when it was due."""
@@ -192,6 +218,16 @@ class SignalTable:
 
     def _push(self, at: float, machine: str, *, is_check: bool) -> None:
         heapq.heappush(self._due, (at, next(self._numbers), machine, is_check))
+
+
+def receive(
+    tables: Collection[SignalTable], topic: str, payload: bytes, *, is_retained: bool, now: float
+) -> Iterator[Reading]:
+    """Gives one message to all tables. Where they share topics, each knows the format of its own machines only."""
+    for table in tables:
+        yield from table.receive(topic, payload, is_retained=is_retained, now=now)
+    for table in tables:
+        table.take_back(topic, tables)
 
 
 def new_table(name: str, config: SignalsTable, limiter: RebirthLimiter | None = None) -> SignalTable:

@@ -70,7 +70,10 @@ class Source(Protocol):
 
     @property
     def offenders(self) -> Offenders:
-        """What was not taken first of each value, for each reason. It only grows, up to the number of such pairs."""
+        """What was not taken first of each value, for each reason. The newest may be taken back."""
+
+    def machines_of(self, topic: str) -> Collection[str]:
+        """The machines of which a topic may have values, if the topic says so."""
 
     @property
     def filters(self) -> frozenset[str]:

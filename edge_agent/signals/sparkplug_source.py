@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -248,6 +248,9 @@ class SparkplugSource:
             node.end("the connection was lost")
             node.has_session = False
             node.bd_seq = node.last_bd_seq = None
+
+    def machines_of(self, topic: str) -> Collection[str]:  # noqa: ARG002 - a Source's
+        return ()
 
     def keeps_alive(self, machine: str) -> bool:
         """True while a device of the machine is in session: it reports by exception, so silence means no change."""

@@ -73,6 +73,9 @@ class TopicSource:
             raise NotTakenError(reasons[0], updates)
         return updates
 
+    def machines_of(self, topic: str) -> Collection[str]:
+        return self._route(topic)
+
     def _note(self, name: str, reason: str, machine: str, payload: bytes) -> None:
         if (name, reason) not in self.offenders:
             self.offenders[name, reason] = machine, _text(payload)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from edge_agent.core.signal_tables import SignalsTable
 from edge_agent.signals import state_file
 from edge_agent.signals.machine import Reading
-from edge_agent.signals.signal_table import SignalTable, new_table
+from edge_agent.signals.signal_table import SignalTable, new_table, receive
 
 START = 1.8e9
 ALL = {"vib": {"topic": "plant/+/vib"}, "temp": {"topic": "plant/+/temp"}}
@@ -246,6 +246,23 @@ def test_payloads_that_cannot_be_used_are_counted_by_reason() -> None:
     for payload in ("9,5", "{", "x"):
         send(pumps, "plant/a/vib", payload, 0)
     assert pumps.not_taken == {"decimal-comma": 1, "not-a-number": 1, "bad-json": 1}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_what_another_table_takes_on_the_same_topics_is_no_fault(order: tuple[int, ...]) -> None:
+    bare, wrapped = table(), table({name: {**value, "path": ["v"]} for name, value in ALL.items()})
+    tables = [(bare, wrapped)[index] for index in order]
+    payloads = {"a": "1", "b": '{"v":1}'}
+    for machine, payload in 2 * [*payloads.items()]:
+        for value in ALL:
+            list(receive(tables, f"plant/{machine}/{value}", payload.encode(), is_retained=False, now=START))
+    assert [(each.not_taken, each.source.offenders) for each in tables] == 2 * [({}, {})]
+    for machine, payload in (("a", "ERR"), ("b", '{"v":"ERR"}'), ("c", "ERR")):
+        list(receive(tables, f"plant/{machine}/vib", payload.encode(), is_retained=False, now=START))
+    # Nobody follows c, so all tables may be wrong about it.
+    assert (bare.not_taken, wrapped.not_taken) == ({"not-a-number": 2}, {"not-a-number": 1, "absent": 1})
+    assert bare.source.offenders == {("vib", "not-a-number"): ("a", "ERR")}
+    assert wrapped.source.offenders["vib", "not-a-number"] == ("b", '{"v":"ERR"}')
 
 
 def test_several_values_of_one_payload_make_one_reading() -> None:
