@@ -118,8 +118,9 @@ class ModelSwitch:
         if not os.path.isdir(source):  # noqa: PTH112
             names = sorted(path.parent.name for path in self._config.models_dir.glob(f"*/{MANIFEST_FILE}"))
             available = ", ".join(map(shown, names[:_MAX_NAMED])) or "there is none"
+            where = f"models_dir, {shown_path(self._config.models_dir)}"
             raise CommandError(
-                CommandCode.NOT_FOUND, f"bundle: should be a folder in models_dir: {available} (got {shown(bundle)})"
+                CommandCode.NOT_FOUND, f"bundle: should be a folder in {where}: {available} (got {shown(bundle)})"
             )
         return self._start(_Attempt(source.resolve(), "switch", allow_downgrade, by))
 

@@ -330,7 +330,10 @@ def found_lines(proposal: Proposal) -> Iterator[str]:
     for name, value in proposal.values.items():
         path = toml(value.path) if value.path else ""
         where = value.metric or value.topic
-        rows.append((name, where, path, cut(value.example, 20), str(len(value.machines)), str(value.messages)))
+        machines = str(len(value.machines))
+        if len(value.machines) == 1 < len(proposal.machines):
+            machines += f" ({cut(min(value.machines))})"
+        rows.append((name, where, path, cut(value.example, 20), machines, str(value.messages)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

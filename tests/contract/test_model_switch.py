@@ -190,7 +190,8 @@ def test_bad_bundles_are_refused_with_their_faults_and_the_old_model_goes_on(
         "unloadable": ("load_failed", "adapter.gguf"),
         "bad-canaries": ("bundle_refused", "canaries.json"),
         "no-manifest": ("bundle_refused", 'bundle: "'),
-        "none": ("not_found", '"two", "unloadable", "wrong-hash" (got "none")'),
+        "none": ("not_found", '/models": "'),
+        "no": ("not_found", '"two", "unloadable", "wrong-hash" (got "no")'),
         # No file system has such a name.
         "x" * 256: ("not_found", '"wrong-hash" (got "xxx'),
         "../models/two": ("bad_field", "bundle: should be the name of a folder in models_dir"),

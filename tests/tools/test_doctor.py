@@ -472,7 +472,8 @@ def test_the_model_that_was_switched_to_is_checked_and_named(tmp_path: Path) -> 
     checks = by_name(doctor.checks(path))
     assert f"{switched} has been running since a model-switch" in checks["model in force"].found
     assert str(switched) in checks["model"].found
-    assert checks["model"].advice == "copy it there again, with Ansible by provision.yml; or switch to another one"
+    advice = "train it, or copy it there, with Ansible by provision.yml; or switch to another one"
+    assert checks["model"].advice == advice
 
 
 class Leaning:

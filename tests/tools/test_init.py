@@ -260,9 +260,11 @@ def test_in_doubt_both_proposals_are_printed_and_a_terminal_asks_for_one(
 
 
 def test_a_table_whose_values_are_all_optional_comes_with_a_warning() -> None:
-    plant = [("works/a/vib", b"1"), ("works/b/vib", b"1"), ("works/b/temp", b"1"), ("works/c/temp", b"1")]
+    plant = [(f"works/{machine}", b"1") for machine in ("a/vib", "b/vib", "b/temp", "c/temp", "c/hz")]
     proposal = propose(Message(topic=topic, payload=text, qos=0, packet_id=0, received_at=0.0) for topic, text in plant)
-    assert [*init.found_lines(proposal)][-1].startswith("warning: no value is of all machines")
+    lines = [*init.found_lines(proposal)]
+    assert lines[-1].startswith("warning: no value is of all machines")
+    assert ["1 (c)" in line for line in lines[2:5]] == [True, False, False]
 
 
 def test_listening_proposes_the_values_of_a_plant(
