@@ -9,6 +9,7 @@ export const LEVELS = ["missing", "offline", "stale", "critical", "degraded", "u
 export const URGENT = ["missing", "offline", "stale", "critical"];
 // Fields of a reading that tell a person which machine it is from.
 const MACHINE_FIELDS = ["machine", "asset", "equipment"];
+const TYPING_MS = 300;
 const SHAPES = {
   missing: "■",
   critical: "■",
@@ -20,6 +21,8 @@ const SHAPES = {
   draining: "○",
   stopped: "○",
 };
+
+let typing; // The timer of a filter in which somebody types.
 
 // Shape and word, because colour alone may not carry meaning.
 export function levelMark(level) {
@@ -238,14 +241,26 @@ export function addressFilter({ route, name, options, all }) {
 
 // Like `addressFilter`, but for any text: `names` are suggestions, and need not be complete.
 export function machineFilter({ route, names }) {
+  const filter = (field) => {
+    clearTimeout(typing);
+    const name = field.value.trim();
+    if (field.isConnected && name !== (route().values.get("machine") ?? "")) setAddressFilter(route, "machine", name);
+  };
+  const { activeElement: focused } = document;
   return h("label", { key: "machine" },
     t("filter.machine"),
     h("input", {
+      id: "machine",
       type: "search",
       list: "machines",
       autocomplete: "off",
-      value: route().values.get("machine") ?? "",
-      onchange: (event) => setAddressFilter(route, "machine", event.target.value.trim()),
+      // What somebody is still typing stays, such as a space at its end.
+      value: focused?.id === "machine" ? focused.value : (route().values.get("machine") ?? ""),
+      oninput: ({ target }) => {
+        clearTimeout(typing);
+        typing = setTimeout(filter, TYPING_MS, target);
+      },
+      onchange: ({ target }) => filter(target),
     }),
     h("datalist", { id: "machines" }, [...names].sort().map((name) => h("option", { key: name, value: name }))));
 }
@@ -255,7 +270,10 @@ export function setAddressFilter(route, name, value) {
   if (value) values.set(name, value);
   else values.delete(name);
   values.delete("before");
-  location.hash = `#/${route().name}${values.size ? `?${values}` : ""}`;
+  const address = `#/${route().name}${values.size ? `?${values}` : ""}`;
+  // What is typed bit by bit leaves no trail behind the browser's back button.
+  if (name === "machine") location.replace(address);
+  else location.hash = address;
 }
 
 // True while somebody points at this list, touches it or has its focus: then nothing in it may move.
