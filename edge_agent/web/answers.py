@@ -10,7 +10,7 @@ import re
 import secrets
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import chain, islice
 from typing import Any
@@ -538,8 +538,20 @@ class Answers(Part):
             "cursor": self._count,
             "rows": [self._row(answer) for answer in shown],
             "older": shown[-1].number if has_older else None,
+            "without_input": self._count_without_input(wanted),
             **self._silence(),
         }
+
+    def _count_without_input(self, wanted: Wanted) -> int:
+        """How many replies do not contain their reading, so nobody can mark them or tell their machine."""
+        of_every_machine = replace(wanted, machine=None)
+        return sum(
+            b'"input"' not in answer.payload
+            and b'"status"' in answer.payload
+            and of_every_machine.takes(answer)
+            and text_at(self.task_of(answer), "kind") in _KINDS_WITH_FEEDBACK
+            for answer in self._ring
+        )
 
     def _row(self, answer: Answer) -> Document:
         document, task = answer.document(), self.task_of(answer)

@@ -128,6 +128,16 @@ def test_a_correction_that_the_board_does_not_keep_leaves_the_first_answer() -> 
     assert [(mark["state"], mark["can_correct"]) for mark in bench.marks()] == [("kept", True), ("corrected", False)]
 
 
+def test_answers_without_their_reading_are_counted() -> None:
+    bench = Bench()
+    bench.reply(number=1)
+    bench.reply("remark", number=2)
+    bench.audit(number=3)
+    for device, count in (("press-04", 1), ("press-05", 0)):
+        document = bench.browser.get("/api/v1/answers", params={"device": device, "machine": "M7"}).json()
+        assert document["without_input"] == count
+
+
 def test_a_withheld_answer_comes_with_its_best_label_and_the_reason() -> None:
     bench = Bench()
     key = bench.audit(output=None, degraded=["unsure", "promise-unproven"])

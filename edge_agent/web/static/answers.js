@@ -113,6 +113,7 @@ export function answersScreen({ route, redraw }) {
         filter("device", live.boards.keys()),
         machineFilter({ route, names: machines })),
       !may("feedback") ? roleNote("feedback") : null,
+      newest?.without_input ? note("answers.without_input", { n: newest.without_input }) : null,
       h("div", { class: "resort", key: "resort" },
         newer
           ? button(
