@@ -203,6 +203,13 @@ def refused(edge_agent: EdgeAgent, tmp_path: Path) -> Any:
     return run
 
 
+def test_the_demonstration_s_page_takes_another_port_if_its_own_is_taken() -> None:
+    wish = free_port()
+    assert free_port(wish) == wish
+    with socket.create_server(("127.0.0.1", wish)):
+        assert free_port(wish) != wish
+
+
 @pytest.mark.parametrize("listen", ["0.0.0.0:8780", "192.0.2.1:8780", "[::]:8780"])
 @pytest.mark.parametrize("protection", ["none", "users", "certificate"])
 def test_other_machines_reach_it_only_with_users_and_https(

@@ -111,7 +111,13 @@ def start_embedded_broker(protocol: str, port: int, folder: Path) -> Broker:
     return Broker("an embedded rumqttd", port, broker.stop)
 
 
-def free_port() -> int:
+def free_port(wish: int = 0) -> int:
+    """The port that is wished for if it is free; otherwise any free one."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        # As a server does, also soon after the last one.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", wish))
+        except OSError:
+            listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -26,7 +26,7 @@ from edge_agent.signals.state_file import FILE as WINDOWS
 from edge_agent.store.database import FILE as DATABASE
 from edge_agent.tools.client import Client
 from edge_agent.tools.demo import pumps
-from edge_agent.tools.demo.broker import Broker, BrokerError, local_mqtt, start_broker
+from edge_agent.tools.demo.broker import Broker, BrokerError, free_port, local_mqtt, start_broker
 from edge_agent.tools.demo.pumps import VALUES, Pump, SparkplugPump, TopicPump
 from edge_agent.tools.demo.readings import HeldOutReading, checkpoint_folder, held_out, tasks
 
@@ -38,6 +38,7 @@ READINGS_PER_PUMP = 3
 QUANTIZATION = "q8_0"
 # On the page: the seconds between two readings, and the share of pump-4's answers that a person is asked to check.
 INTERVAL_S, AUDIT_RATE = 2.0, 0.5
+_PAGE_PORT = 8780
 START_TIMEOUT_S, ANSWER_TIMEOUT_S = 120.0, 60.0
 TRIAGE, DIAGNOSIS, EXPLANATION = "machine-triage", "machine-diagnosis", "machine-explanation"
 # A question that the model was not trained for. Corrections teach the board.
@@ -380,7 +381,8 @@ def _print_commands(config: Path, broker: Broker) -> None:
 def _page(port: int, folder: Path) -> Iterator[None]:
     """The page of this site, in the browser where there is a screen. Raises DemoError."""
     command = [sys.executable, "-m", "edge_agent", "web", "--host", "127.0.0.1", "--port", str(port), "--site", SITE]
-    page = subprocess.Popen([*command, "--data", str(folder / "page")], stdout=subprocess.PIPE, text=True)
+    command += ["--listen", f"127.0.0.1:{free_port(_PAGE_PORT)}", "--data", str(folder / "page")]
+    page = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert page.stdout is not None
         if not (line := page.stdout.readline()):
