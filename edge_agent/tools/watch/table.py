@@ -109,7 +109,9 @@ def _wrong(row: Row, wall: float, separator: str) -> Text:
     phrases = with_advice([with_details(phrase, row) for phrase in row.why], row.level.name.lower())
     why = "; ".join(phrase for phrase in phrases if phrase.split(":", maxsplit=1)[0] not in raised)
     if why and row.level_age_s is not None:
-        why = f"for {duration(row.level_age_s)}: {why}"
+        # Besides alarms with ages of their own, it says of what this is the age.
+        what = f"{level_word(row.level)} " if lines else ""
+        why = f"{what}for {duration(row.level_age_s)}: {why}"
     if why:
         lines.append(Text(printable(why)))
     if is_stale and raised:

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 
 from edge_agent.tools.watch.site import Site
 from tests.tools.watch import boards
-from tests.tools.watch.scenes import mixed_site, plain, play, row_of, say
+from tests.tools.watch.scenes import NOW, mixed_site, plain, play, row_of, say
 
 
 def test_the_worst_boards_come_first_with_what_is_wrong() -> None:
@@ -61,11 +61,13 @@ def test_the_bundle_that_does_not_open_is_named_with_its_fault() -> None:
 def test_a_board_without_a_model_shows_its_alarm_once_with_what_to_do_and_nothing_about_its_power() -> None:
     site = Site("r", "hall1")
     play(site, "b", overall="critical", reasons=["model-load-failed"])
+    site.rows(NOW)
     say(site, "b", "state", boards.state("offline", reason="model-load-failed: no such file"))
     say(site, "b", "alarm/model-load-failed", boards.alarm("copy the bundle there again", severity="critical"))
     text = " ".join(" ".join(plain(site, 140)).split())
     assert text.count("model-load-failed") == 1
     assert "!! model-load-failed for 9 min: copy the bundle there again" in text
+    assert "OFFLINE for 0 s: last health" in text
     assert "power" not in text
 
 
