@@ -13,7 +13,7 @@ import stat
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -112,7 +112,11 @@ def _name(text: str) -> str:
 def _time(text: str) -> float:
     with suppress(ValueError):
         return datetime.fromisoformat(text).timestamp()
-    rule = "should be a date, or a date with a time, such as 2026-11-30T22:00"
+    now = datetime.now(UTC).astimezone()
+    with suppress(ValueError):
+        today = datetime.combine(now.date(), time.fromisoformat(text))
+        return (today if today.timestamp() <= now.timestamp() else today - timedelta(days=1)).timestamp()
+    rule = "should be a date, a date with a time such as 2026-11-30T22:00, or a time such as 22:00"
     raise argparse.ArgumentTypeError(f"{rule} (got {shown(text)})")
 
 
@@ -514,10 +518,8 @@ def _web(options: argparse.Namespace) -> int:
         Path,
         nargs="?",
     ),
-    _value(
-        "--since TIME", "from this date, or date and time, on (default: 24 hours before --until, or before now)", _time
-    ),
-    _value("--until TIME", "up to this date, or date and time", _time),
+    _value("--since TIME", "from this date, time or both on (default: 24 hours before --until, or before now)", _time),
+    _value("--until TIME", "up to this date, time or both; a time alone is the latest one", _time),
     _value("--device DEVICE", "only this board, and what concerns all boards"),
     _flag("--feedback", "also prints what people answered"),
     _JSON,

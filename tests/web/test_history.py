@@ -109,6 +109,17 @@ def test_it_reads_the_folder_of_the_page_and_the_last_day_by_itself(
     assert edge_agent("history", "--since", "yesterday").returncode == 64
 
 
+@pytest.mark.parametrize("minutes", [-2, 2])
+def test_a_time_alone_is_the_latest_one(edge_agent: EdgeAgent, tmp_path: Path, minutes: int) -> None:
+    now = time.time()
+    journal = Journal(tmp_path)
+    for hours in (26, 22, 0.01):
+        journal.add(Entry(at=now - hours * 3600, what="level", device=f"h{hours}", name="ok"))
+    asked = edge_agent("history", tmp_path, "--since", time.strftime("%H:%M", time.localtime(now + minutes * 60)))
+    heard = [device for device in ("h26", "h22", "h0.01") if device in asked.stdout]
+    assert heard == (["h0.01"] if minutes < 0 else ["h22", "h0.01"])
+
+
 def test_entries_of_several_sites_name_theirs(tmp_path: Path, edge_agent: EdgeAgent) -> None:
     for number, site in enumerate(("hall2", "hall1")):
         (tmp_path / site).mkdir()
