@@ -21,7 +21,7 @@ from edge_agent.core.messages import Message
 from edge_agent.core.strict_json import NotJsonError, compact_json, number_of, parse_json
 from edge_agent.core.topics import NAME_PATTERN, Topics, matches, pool_topics, publish_filter, wildcard_values
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import Document, Row, number_at, object_at, text_at, texts_at, time_at
+from edge_agent.tools.watch.site import BoardLevel, Document, Row, number_at, object_at, text_at, texts_at, time_at
 from edge_agent.web.boards import escaped, labels_of, tasks_of
 from edge_agent.web.parts import Part
 from edge_agent.web.problem import ProblemError
@@ -39,6 +39,8 @@ _MAX_WORDS = 64
 # A task that sends bare outputs sends a check within this time of its output.
 _SAME_TIME_S = 5.0
 _MAX_TOPICS = 5000
+# Only then does it mean something that no answer has arrived.
+_FIRST_ANSWER_S = 10.0
 _MAX_EXAMPLES, _MAX_EXAMPLE_BYTES = 2000, 8_000
 _HEAD_BYTES = 1024
 _DEVICE, _TASK = (re.compile(rb'"%s":\s*"([A-Za-z0-9_-]{1,64})"' % name) for name in (b"device", b"task"))
@@ -192,13 +194,16 @@ class Answers(Part):
         # Since when the oldest open audit of a task waits, as its board said last.
         self._open_since: dict[tuple[str, str], str | None] = {}
         self._heard_at: float | None = None
+        # Since when the page hears boards, and for how long, by the monotonic clock.
+        self._boards_at: float | None = None
+        self._boards_s = 0.0
 
     @property
     def filters(self) -> Iterable[str]:
         audits_and_errors = (self._every.audit("+"), self._every.error("+"), self._pools.error("+"))
         return (*self._every.default_reply_topics, self._pools.all_responses, *audits_and_errors, *self._publish)
 
-    def tick(self, now: float) -> None:  # noqa: ARG002 - of Part
+    def tick(self, now: float) -> None:
         """Takes from `info` which tasks there are and where they publish."""
         tasks: dict[tuple[str, str], Document] = {}
         publish: dict[str, set[tuple[str, str]]] = {}
@@ -210,6 +215,9 @@ class Answers(Part):
                 if (pattern := text_at(task, "publish")) and (topic_filter := publish_filter(pattern)):
                     publish.setdefault(topic_filter, set()).add((device, name))
         self._tasks = tasks
+        if self._boards_at is None and any(row.level is not BoardLevel.UNKNOWN for row in self._rows.values()):
+            self._boards_at = now
+        self._boards_s = 0.0 if self._boards_at is None else now - self._boards_at
         self._without_input &= tasks.keys()
         if publish != self._publish:
             self._publish = publish
@@ -518,8 +526,8 @@ class Answers(Part):
         return self._silence()
 
     def _silence(self) -> Document:
-        """What may be wrong if no answer has arrived at all."""
-        if self._heard_at is not None:
+        """What may be wrong if no answer has arrived at all, though boards were heard a while ago."""
+        if self._heard_at is not None or self._boards_s < _FIRST_ANSWER_S:
             return {"reason": None, "reason_code": None}
         text = "no answer has arrived since this page was started; may the account `web` read the topics of answers?"
         return {"reason": text, "reason_code": "silence"}
