@@ -28,7 +28,7 @@ from edge_agent.learning.audited import AuditedTask, AuditedTasks
 from edge_agent.learning.facts import TaskAccuracy
 from edge_agent.learning.fitting import better_map_in_child
 from edge_agent.learning.learned_maps import LearnedMaps
-from edge_agent.learning.maths.assessment import Assessment, assess
+from edge_agent.learning.maths.assessment import MIN_ANSWERED, Assessment, Tested, assess
 from edge_agent.learning.maths.calibration import judged_counts
 from edge_agent.learning.maths.shares import upper_bound
 from edge_agent.learning.students import UNREACHABLE, Students
@@ -71,6 +71,7 @@ class _FeedbackTask(AuditedTask):
     dropped_from: float | None = None  # The accuracy before it fell; None if it has not fallen, or has recovered.
     dropped_to: tuple[int, int] | None = None  # See TaskAccuracy; None also where an earlier version noticed the drop.
     promised: float | None = None  # What the latest assessment proved.
+    tested: Tested | None = None
     facts: TaskAccuracy = field(default_factory=TaskAccuracy)
 
     def document(self) -> dict[str, Any]:
@@ -85,6 +86,7 @@ class _FeedbackTask(AuditedTask):
             "dropped_from": self.dropped_from,
             "dropped_to": self.dropped_to,
             "promised": self.promised,
+            "tested": None if self.tested is None else [self.tested.evidence, self.tested.threshold],
         }
 
     def restore(self, document: Any) -> None:
@@ -100,6 +102,9 @@ class _FeedbackTask(AuditedTask):
             right, audits = map(int, dropped_to)
             self.dropped_to = right, audits
         self.promised = number_of(document.get("promised"))
+        if (tested := document.get("tested")) is not None:
+            evidence, threshold = tested
+            self.tested = Tested(str(evidence), number_of(threshold))
 
 
 class Feedback(AuditedTasks[_FeedbackTask]):
@@ -288,6 +293,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             compared_rows=tracked.compared_rows,
             held_out=judged_counts(self._held_out_for(tracked)),
             is_overdue=tracked.is_overdue,
+            tested=tracked.tested,
         )
         return kept, work
 
@@ -315,7 +321,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
 
     def _apply(self, tracked: _FeedbackTask, kept: list[KeptAnswer], assessment: Assessment) -> list[AnswererEvent]:
         task, config = tracked.task, tracked.config
-        before, was_unproven = tracked.document(), tracked.facts.is_unproven
+        before, was_unproven, was_promised = tracked.document(), tracked.facts.is_unproven, tracked.promised
         counted_rows = self._held_out_for(tracked)
         if assessment.has_new_map:
             tracked.fitted = assessment.map
@@ -356,8 +362,8 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             dropped_to=tracked.dropped_to,
             shift=assessment.shift,
         )
-        tracked.promised = tracked.facts.promised
-        events = self._promise_events(tracked)
+        tracked.promised, tracked.tested = tracked.facts.promised, assessment.tested
+        events = self._promise_events(tracked, was_promised)
         if tracked.facts.is_unproven and not was_unproven:
             words = "no answer is given until audits prove it"
             level = logging.WARNING if events else logging.INFO
@@ -377,8 +383,11 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             events.append(("recalibration", recalibration))
         return events
 
-    def _promise_events(self, tracked: _FeedbackTask) -> list[AnswererEvent]:
-        """The event that a promise begins or ends, also by a switch; none if `min_accuracy` was removed."""
+    def _promise_events(self, tracked: _FeedbackTask, was_promised: float | None) -> list[AnswererEvent]:
+        """The event that a promise begins or ends, also by a switch; none if `min_accuracy` was removed.
+
+        was_promised: what the assessment before proved, of this definition and this model.
+        """
         name, facts = tracked.task.name, tracked.facts
         before, self._promised[name] = self._promised.get(name), facts.promised
         if facts.promised == before or tracked.config.min_accuracy is None:
@@ -386,7 +395,11 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         audits = {"asked": facts.asked, "audits": facts.audits, "held_out": facts.held_out}
         if facts.promised is not None:
             return [("promise-proven", {"task": name, "promised": facts.promised, **audits})]
-        return [("promise-lost", {"task": name, "promised": before, **audits})]
+        if was_promised != tracked.config.min_accuracy:
+            why = "changed"
+        else:
+            why = "audits" if facts.audits >= MIN_ANSWERED * facts.asked else "unanswered"
+        return [("promise-lost", {"task": name, "promised": before, "why": why, **audits})]
 
     def facts(self) -> dict[str, TaskAccuracy]:
         # Tasks with a proven student give answers, whatever the large model may promise.

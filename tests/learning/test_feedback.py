@@ -552,6 +552,42 @@ def test_a_promise_does_not_come_true_by_forgetting_the_audits_that_nobody_answe
 
 
 @pytest.mark.expects_warning
+@pytest.mark.parametrize(("first", "then", "promised"), [(0.9, 0.97, 0.9), (0.97, 0.9, None)])
+def test_without_new_evidence_other_answers_neither_end_nor_begin_a_promise(
+    tmp_path: Path, first: float, then: float, promised: float | None
+) -> None:
+    text = "[feedback]\nenabled = true\nkeep = 100\n" + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n"
+    bench = Bench(tmp_path, text)
+
+    def answer_others(score: float) -> None:
+        for number in range(1000, 1150):
+            bench.answer(number, {"a": score, "b": 1 - score, "c": 0.0}, audit=False)
+        bench.feedback._tracked["t"].due_at = 0.0
+        bench.settle()
+
+    # Audits prove the promise from a score of 0.9, and nothing at 0.97, which none reaches, or at 0.
+    for number in range(80):
+        bench.answer(number, {"a": 0.9, "b": 0.1, "c": 0.0} if number % 4 else {"a": 0.4, "b": 0.3, "c": 0.3})
+        bench.mark(number, "a" if number % 4 else "b")
+    answer_others(first)
+    assert bench.feedback.facts()["t"].promised == promised
+    bench.events.clear()
+    answer_others(then)
+    bench.store.commit()
+    bench.store.close()
+    bench = Bench(tmp_path, text)
+    answer_others(then)
+    assert (bench.feedback.facts()["t"].promised, bench.events) == (promised, [])
+    # The next answered audit is evidence.
+    bench.answer(80, {"a": 0.9, "b": 0.1, "c": 0.0})
+    bench.mark(80, "a")
+    bench.settle()
+    assert [(name, event.get("why")) for name, event in bench.events] == [
+        ("promise-lost", "audits") if promised else ("promise-proven", None)
+    ]
+
+
+@pytest.mark.expects_warning
 def test_a_promise_lasts_while_nobody_answers_and_ends_with_the_next_answer_after_a_gap(tmp_path: Path) -> None:
     text = "[feedback]\nenabled = true\nkeep = 100\n" + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n"
     bench = Bench(tmp_path, text)
@@ -639,6 +675,7 @@ def test_a_promise_ends_when_nobody_has_answered_its_audits_for_a_week(
     assert "no answer is given until audits prove it" in caplog.text
     name, lost = bench.events[-1]
     assert (name, lost["task"], lost["promised"], lost["audits"]) == ("promise-lost", "t", 0.9, answered)
+    assert lost["why"] == "unanswered"
     # It was proven before this process began.
     assert [name for name, _ in bench.events] == ["promise-lost"]
     assert bench.feedback.export("t", after=0, limit=1)["is_overdue"]

@@ -4,6 +4,7 @@ Audits are a random sample: they measure, and nothing is fitted to them. All oth
 accuracy, the audits from before it train, too.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,14 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Tested:
+    """What the audits were found to prove. They are not tested again at other thresholds: that would be another try."""
+
+    evidence: str  # Identifies the judged answers and what they should prove.
+    threshold: float | None  # None if they prove nothing.
+
+
+@dataclass(frozen=True, slots=True)
 class Shift:
     """What differs most between the newest answers and the oldest."""
 
@@ -61,6 +70,7 @@ class Assessment:
     held_out: int  # Rows that training held out which count for a promise like audits.
     held_out_right: int  # Those of them that were answered right.
     promise: promise.Promise | None  # The answers for which `min_accuracy` can be promised; None if there are none.
+    tested: Tested | None  # The latest test of a promise.
     drop: drift.Drop | None  # How the accuracy fell; None if it has not.
     shift: Shift | None  # How far the newest answers are from the oldest; None if chance may explain it.
 
@@ -75,12 +85,14 @@ def assess(
     compared_rows: int = 0,
     held_out: Sequence[JudgedAnswer] = (),
     is_overdue: bool = False,
+    tested: Tested | None = None,
 ) -> Assessment:
     """answers: in the order of time; `is_audit` is true only for audits since the last drop in accuracy.
 
     better_map: fits a map to rows, if they prove one better than `current`, the one in force.
     held_out: rows that training did not learn from. They count for a promise as long as the audits do not contradict.
     is_overdue: whether the audits after the last answered one count as not answered. Otherwise they do not count yet.
+    tested: that of the assessment before, which stands while the evidence is the same.
     """
     rows = [(answer.scores, answer.label) for answer in answers if answer.label is not None and not answer.is_audit]
     new_map = None
@@ -99,7 +111,13 @@ def assess(
     promised = None
     if min_accuracy is not None and len(audits) >= MIN_ANSWERED * len(asked):
         others = [score_map.best(answer.scores)[1] for answer in recent if not answer.is_audit]
-        promised = promise.find_promise([*earlier, *audits], others, min_accuracy, confidence)
+        judged = [*earlier, *audits]
+        evidence = hashlib.sha256(repr((judged, min_accuracy, confidence)).encode()).hexdigest()[:16]
+        if tested is None or tested.evidence != evidence:
+            promised = promise.find_promise(judged, others, min_accuracy, confidence)
+            tested = Tested(evidence, promised.threshold if promised else None)
+        elif tested.threshold is not None:
+            promised = promise.Promise.at(tested.threshold, judged, others)
     return Assessment(
         map=score_map,
         has_new_map=new_map is not None,
@@ -112,6 +130,7 @@ def assess(
         held_out=len(earlier),
         held_out_right=count_right(earlier),
         promise=promised,
+        tested=tested,
         drop=drift.find_drop(outcomes),
         shift=_shift(recent, score_map),
     )

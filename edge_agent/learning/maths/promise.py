@@ -6,6 +6,7 @@ Learn then Test, arXiv 2110.01052: each threshold is a hypothesis that is tested
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from edge_agent.learning.maths.calibration import JudgedAnswer
 from edge_agent.learning.maths.shares import chance_of_at_least
@@ -23,6 +24,11 @@ class Promise:
 
     threshold: float  # The confidence of the best label.
     coverage: float  # The share of all answers that reach it.
+
+    @classmethod
+    def at(cls, threshold: float, audits: Sequence[JudgedAnswer], unlabelled: Sequence[float]) -> Self:
+        scores = [*unlabelled, *(audit.score for audit in audits)]
+        return cls(threshold, sum(score >= threshold for score in scores) / len(scores))
 
 
 def find_promise(
@@ -55,10 +61,7 @@ def find_promise(
             proven = at
         else:
             level = 0.0
-    if proven is None:
-        return None
-    scores = [*unlabelled, *(audit.score for audit in audits)]
-    return Promise(proven, sum(score >= proven for score in scores) / len(scores))
+    return None if proven is None else Promise.at(proven, audits, unlabelled)
 
 
 def _audits_to_prove(accuracy: float, level: float) -> float:
