@@ -336,7 +336,8 @@ def test_a_play_ends_with_what_has_become_of_each_board(tmp_path: Path) -> None:
     technician = Technician(tmp_path)
     folder = tmp_path / "ansible"
     (folder / "roles/x/tasks").mkdir(parents=True)
-    tasks = "[{debug: {msg: 'by {{ edge_agent_by }}'}}, {fail: , when: inventory_hostname == 'b'}]"
+    tasks = "[{assert: {that: true}}, {debug: {msg: 'by {{ edge_agent_by }}'}}, "
+    tasks += "{fail: , when: inventory_hostname == 'b'}]"
     (folder / "roles/x/tasks/main.yml").write_text(tasks, "ascii")
     # The account of a domain.
     technician.environment["SUDO_USER"] = r"PLANT\tom"
@@ -347,6 +348,7 @@ def test_a_play_ends_with_what_has_become_of_each_board(tmp_path: Path) -> None:
     of_role = f"@{ANSIBLE}/roles/edge_agent/vars/main.yml"
     shown = technician.run("ansible-playbook", "-i", "hosts", "-e", of_role, "batches.yml", code=2)
     assert rf"by PLANT\\tom@{platform.node()}" in shown
+    assert "x : assert" not in shown
     assert shown.endswith("done:        1: a\nfailed:      1: b\nnot begun:   1: c\nnot reached: 2: d,e\n")
     assert re.search(r"^not reached: \[d\]: .*Connection refused$", shown, flags=re.MULTILINE)
     assert shown.count("Connection refused") == 2
