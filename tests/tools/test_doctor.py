@@ -468,9 +468,12 @@ def test_the_model_that_was_switched_to_is_checked_and_named(tmp_path: Path) -> 
     path = written(tmp_path, f'[board]\nroot = "{tmp_path}/root"\n', head=f'state_dir = "{tmp_path}/state"\n')
     config = load_config(path)
     switched = tmp_path / "pumps-2"
-    write_record(config.state_dir, Record(configured=config.models["default"].path, current=switched, previous=None))
+    record = Record(configured=config.models["default"].path, current=switched, previous=tmp_path / "pumps-1")
+    write_record(config.state_dir, record)
     checks = by_name(doctor.checks(path))
-    assert f"{switched} has been running since a model-switch" in checks["model in force"].found
+    assert checks["model in force"].found == (
+        f"{switched} is in force since a model-switch, but does not open: the agent starts with {tmp_path}/pumps-1"
+    )
     assert str(switched) in checks["model"].found
     advice = "train it, or copy it there, with Ansible by provision.yml; or switch to another one"
     assert checks["model"].advice == advice

@@ -23,7 +23,7 @@ from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.models.canaries import FILE as CANARIES_FILE
 from edge_agent.models.canaries import CanaryError, RenderedCanaries, find_canaries
-from edge_agent.models.record import in_force, trust_in_force
+from edge_agent.models.record import in_force, read_record, trust_in_force
 from edge_agent.models.trial import load_and_run_canaries, open_with_canaries
 from edge_agent.models.trust import read_trust
 from edge_agent.requests.tasks import Task, prefixes_of
@@ -54,13 +54,15 @@ def model_checks(
     It is loaded unless `not_loading` says why not, or it would need memory that a running service takes.
     """
     configured, path = config.models["default"], bundle or in_force(config)
-    if bundle is None and path != configured.path:
-        found = f"{path} has been running since a model-switch; models.default.path is {configured.path}"
-        yield good("model in force", found)
+    record = read_record(config) if bundle is None else None
     try:
         trust = trust_in_force(config) if bundle is None else read_trust(configured, config.state_dir)
         model = open_model("default", path, trust, configured.chat_templates)
     except ModelError as error:
+        if record is not None and path != configured.path:
+            before = record.previous or configured.path
+            found = f"{path} is in force since a model-switch, but does not open: the agent starts with {before}"
+            yield warning("model in force", found, "repair the model")
         advice = "name an intact bundle made by edge-convert"
         if bundle is None:
             advice = "train it, or copy it there, with Ansible by provision.yml; or switch to another one"
@@ -68,6 +70,9 @@ def model_checks(
             advice += ", signed for models.default.public_key or public_keys, and not revoked"
         yield failed("model", _without_key(error, bundle), advice)
         return
+    if record is not None and path != configured.path:
+        found = f"{path} has been running since a model-switch; models.default.path is {configured.path}"
+        yield good("model in force", found)
     vouched = "(no manifest)" if model.warning else _SIGNATURES[model.signature]
     found = (
         f"{model.bundle_name} {model.quantization}, {model.size_bytes / 1e6:.1f} MB, sha256 {model.sha256[:12]}… "

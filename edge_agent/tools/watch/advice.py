@@ -19,7 +19,8 @@ ADVICE = {
     # Reasons of `health`
     "data-connection-lost": "no requests reach it: look for `cannot connect` in its log",
     "model-not-loaded": "no model answers: wait a minute, then look at its other reasons and its log",
-    "model-fallback": "copy the bundle of its last switch there again, then send `model-switch`",
+    "model-fallback": "copy the bundle of its last switch there again, then send `model-switch`; "
+    "on a fleet, `provision.yml --limit BOARD` does both",
     "task-without-model": "switch to a bundle that has its model, or remove the task",
     "connection-unstable": "look for a second agent of this name, or a bad radio link",
     "publishing-refused": "its log names the topic: let its user write",
