@@ -48,6 +48,7 @@ export function checksScreen({ route, redraw }) {
   const tasks = new Set();
   const machines = new Set();
   const skipped = new Set(); // Checks that somebody here cannot tell.
+  let passed = null; // The one skipped last, until another is answered.
   const marked = new Set(); // Checks answered here that the server may still list.
 
   const checks = poller({
@@ -97,7 +98,7 @@ export function checksScreen({ route, redraw }) {
     if (!current || isOld() || performance.now() - shownAt < GUARD_MS) return;
     const check = current;
     marked.add(check.key);
-    failed = null;
+    failed = passed = null;
     show(next(check));
     refocus();
     try {
@@ -148,9 +149,24 @@ export function checksScreen({ route, redraw }) {
 
   function skip() {
     if (!current || performance.now() - shownAt < GUARD_MS) return;
-    skipped.add(current.key);
-    show(next(current));
+    passed = current;
+    skipped.add(passed.key);
+    show(next(passed));
     refocus();
+  }
+
+  function bringBack() {
+    skipped.delete(passed.key);
+    show(open().find((check) => check.key === passed.key) ?? current);
+    passed = null;
+    refocus();
+  }
+
+  function passedLine() {
+    return h("p", { key: "passed" },
+      t("checks.put_back"),
+      " ",
+      button({ onclick: bringBack }, keys.areOn ? key("u") : null, t("checks.bring_back")));
   }
 
   async function undo(mark) {
@@ -169,7 +185,7 @@ export function checksScreen({ route, redraw }) {
   }
 
   function setKeys() {
-    const actions = { 0: skip, u: () => undo(waiting()), j: () => move(1), k: () => move(-1) };
+    const actions = { 0: skip, u: () => (passed ? bringBack() : undo(waiting())), j: () => move(1), k: () => move(-1) };
     (current ? labelsOf(asked()) : []).slice(0, 9).forEach((label, at) => {
       actions[at + 1] = () => canAnswer(current) && choose(label);
     });
@@ -194,8 +210,10 @@ export function checksScreen({ route, redraw }) {
               skippedNote(),
               filters(),
               may("feedback") ? h("div", { class: "tools", key: "tools" }, nameField(), keySwitch()) : null),
-            h("div", { key: "said" }, marks(), needs())),
-      waiting() ? h("div", { class: "last", key: "last" }, lineOf(waiting())) : null];
+            h("div", { key: "said" }, passed ? passedLine() : null, marks(), needs())),
+      passed || waiting()
+        ? h("div", { class: "last", key: "last" }, passed ? passedLine() : lineOf(waiting()))
+        : null];
   }
 
   function card() {
@@ -280,6 +298,7 @@ export function checksScreen({ route, redraw }) {
   function skippedNote() {
     const n = open().length - left().length;
     const showAgain = () => {
+      passed = null;
       skipped.clear();
       redraw();
     };
