@@ -28,7 +28,8 @@ class Plant:
         self.wall = WALL
 
     def say(self, topic: str, payload: bytes, *, gets_retained: bool = True) -> None:
-        self.site.receive(said(f"press-04/{topic}", payload), self.wall)
+        # A will that is not retained counts a moment later.
+        self.site.receive(said(f"press-04/{topic}", payload, is_retained=topic == "state"), self.wall)
         self.look(gets_retained=gets_retained)
 
     def look(self, *, gets_retained: bool = True) -> None:

@@ -22,6 +22,8 @@ DEFAULT_INTERVAL_S = 10.0
 SETTLE_S = 3.0
 # After an outage of the broker, a board that runs has connected again within this time: it waits up to 15 s.
 BACK_S = 20.0
+# A broker that is stopped publishes the wills of all boards, and closes the connections within this time.
+STOP_S = 3.0
 # A time that is further ahead of this machine's clock comes from another clock.
 CLOCK_TOLERANCE_S = 2.0
 _STATES = ("online", "draining", "stopped", "offline")
@@ -109,6 +111,11 @@ class Site:
         for board in self._boards.values():
             board.on_connected(now, now if heard_until is None else heard_until)
 
+    def on_lost(self) -> None:
+        """The broker may have stopped, so the wills that it has just sent tell nothing about the boards."""
+        for board in self._boards.values():
+            board.on_lost()
+
     def remember(self, device: str, now: float, age_s: float) -> None:
         """Keeps a board that an earlier process heard this long ago."""
         self._boards[device] = WatchedBoard(device, now, heard_at=now - age_s, back_by=math.inf)
@@ -184,6 +191,12 @@ class WatchedBoard:
         # that an earlier process heard waits for the first connection.
         self._back_by = back_by
         self._was_fresh = False
+        # A last will, and when it replaces the state. Until then it may be due only to the broker's own stop.
+        self._will: Document | None = None
+        self._will_counts_at = 0.0
+
+    def on_lost(self) -> None:
+        self._will = None
 
     def on_connected(self, now: float, heard_until: float) -> None:
         # Health says how old it is, and info hardly changes.
@@ -199,6 +212,8 @@ class WatchedBoard:
             return
         self._faults.pop(topic, None)
         self._unconfirmed.discard(topic)
+        if topic == "state":
+            self._will = None
         if not message.payload:
             self._documents.pop(topic, None)
             self._is_removed |= topic == "state"
@@ -215,6 +230,10 @@ class WatchedBoard:
             return
         if topic == "state" and document.get("state") not in _STATES:
             self._faults[topic] = f"state: should be {', '.join(_STATES)} (got {shown(document.get('state'))})"
+            return
+        if topic == "state" and document.get("reason") == "connection-lost":
+            self._will = document
+            self._will_counts_at = self._back_by if message.is_retained else message.received_at + STOP_S
             return
         self._documents[topic] = document
         if topic == "health":
@@ -260,6 +279,8 @@ class WatchedBoard:
         return now < self._back_by and (self._was_fresh or not is_confirmed) and not self._fresh_health(now)
 
     def row(self, now: float, heard_until: float) -> Row:
+        if self._will is not None and now >= self._will_counts_at:
+            self._documents["state"], self._will = self._will, None
         if heard_until >= self._confirm_by:
             for topic in self._unconfirmed:
                 self._documents.pop(topic, None)

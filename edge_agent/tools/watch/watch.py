@@ -162,6 +162,7 @@ class Feed:
         """Takes what the client has received: None may mean that the connection came up or went down."""
         if self._was_connected and not self.client.is_connected:
             self._lost_at = time.monotonic()
+            self._site.on_lost()
         self._was_connected = self.client.is_connected
         if self.client.connections != self._connections:
             self._connections = self.client.connections

@@ -50,7 +50,7 @@ def mixed_site() -> Site:
     say(site, "cabinet", "health", boards.nothing_known(1, "cabinet"))
     play(site, "lathe-01", at=210.0)
     play(site, "oven-2", at=190.0)
-    say(site, "oven-2", "state", boards.will("oven-2"))
+    say(site, "oven-2", "state", boards.will("oven-2"), NOW - 5)
     return site
 
 

@@ -95,6 +95,8 @@ def test_boards_keep_their_levels_while_the_broker_is_away(monkeypatch: pytest.M
     health = said("health", boards.health(at=time.time()), is_retained=False)
     feed, broker = feed_with(said("state", boards.state(), is_retained=True), health)
     assert [row.level.name for row in feed.rows] == ["OK"]
+    broker.messages.append(said("state", boards.will(), is_retained=False))
+    feed.receive(0.01)
     broker.is_connected, broker.reason = False, "Connection refused"
     feed.receive(0.01)
     now = time.monotonic()

@@ -158,8 +158,8 @@ def test_a_board_that_is_online_without_health_is_stale_after_a_moment(bus: Bus)
 def test_states_have_levels_of_their_own(bus: Bus, name: str, reason: str, level: BoardLevel) -> None:
     online(bus)
     bus.say(1, "state", boards.state(name, reason=reason))
-    assert bus.level(2) is level
-    assert (not bus.row(2).health) == (level in (BoardLevel.OFFLINE, BoardLevel.STOPPED))
+    assert bus.level(4) is level
+    assert (not bus.row(4).health) == (level in (BoardLevel.OFFLINE, BoardLevel.STOPPED))
 
 
 def test_a_board_that_restarts_repeatedly_shows_its_restarts(bus: Bus) -> None:
@@ -171,8 +171,9 @@ def test_a_board_that_restarts_repeatedly_shows_its_restarts(bus: Bus) -> None:
 def test_the_will_of_the_living_session_is_believed(bus: Bus) -> None:
     online(bus)
     bus.say(5, "state", boards.will())
-    assert bus.level(6) is BoardLevel.OFFLINE
-    assert bus.row(6).why == ("connection-lost", "last health 6 s ago")
+    # Until then it may be the broker that stops.
+    assert (bus.level(7), bus.level(8)) == (BoardLevel.OK, BoardLevel.OFFLINE)
+    assert bus.row(8).why == ("connection-lost", "last health 8 s ago")
 
 
 def test_an_alarm_counts_only_in_the_session_of_the_state(bus: Bus) -> None:
@@ -185,7 +186,7 @@ def test_an_alarm_counts_only_in_the_session_of_the_state(bus: Bus) -> None:
     bus.say(3, "alarm/overheating", b"")
     assert bus.level(4) is BoardLevel.DEGRADED
     bus.say(5, "state", boards.will())
-    assert bus.row(6).alarms == ()
+    assert bus.row(8).alarms == ()
 
 
 @pytest.mark.parametrize(("name", "reason"), [("draining", "drain"), ("offline", "model-load-failed: no such file")])
@@ -244,6 +245,24 @@ def test_a_living_board_is_not_offline_while_its_broker_comes_back(bus: Bus) -> 
     assert [bus.level(at) for at in (6, 9, 31)] == [BoardLevel.OK, BoardLevel.UNKNOWN, BoardLevel.OFFLINE]
 
 
+@pytest.mark.parametrize("level", [BoardLevel.OK, BoardLevel.OFFLINE])
+def test_the_wills_of_a_broker_that_stops_count_only_if_boards_do_not_come_back(bus: Bus, level: BoardLevel) -> None:
+    online(bus)
+    bus.say(5, "state", boards.will())
+    bus.site.on_lost()
+    assert bus.level(10) is BoardLevel.OK
+    bus.site.on_connected(1012.0, 1005.0)
+    bus.say(12, "state", boards.will(), retained=True)
+    assert (bus.level(13), bus.level(31)) == (BoardLevel.OK, BoardLevel.UNKNOWN)
+    if level is BoardLevel.OK:
+        online(bus, 31)
+    assert bus.level(32) is level
+    # Meanwhile, one that was offline before is not well again.
+    bus.site.on_connected(1033.0)
+    bus.say(33, "state", boards.will(), retained=True)
+    assert bus.level(34) is level
+
+
 def test_what_the_broker_sends_again_stays(bus: Bus) -> None:
     online(bus)
     bus.site.on_connected(1005.0)
@@ -286,8 +305,8 @@ def test_the_time_of_a_level_counts_from_its_change(bus: Bus) -> None:
     online(bus)
     assert bus.row(1).level_age_s is None
     bus.say(5, "state", boards.will())
-    assert bus.row(5).level_age_s == 0
-    assert bus.row(65).level_age_s == 60
+    assert bus.row(8).level_age_s == 0
+    assert bus.row(68).level_age_s == 60
 
 
 def test_the_model_is_the_bundle_in_force(bus: Bus) -> None:
@@ -340,7 +359,7 @@ def test_the_worst_board_comes_first_then_by_name(bus: Bus) -> None:
         bus.say(0, "state", boards.state(), device=device)
         bus.say(0, "health", boards.health(overall=overall), device=device)
     bus.say(0, "state", boards.will(), device="off")
-    assert bus.devices(1) == ["off", "m", "d", "a", "board1", "z"]
+    assert bus.devices(3) == ["off", "m", "d", "a", "board1", "z"]
 
 
 def test_other_topics_and_other_sites_are_ignored(bus: Bus) -> None:
