@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import sys
 from bisect import bisect_right
 from collections import Counter
@@ -15,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from edge_agent.core.clock import parse_timestamp
+from edge_agent.core.clock import parse_timestamp, rfc3339
 from edge_agent.core.labelled import RowsError, read_text, write_rows
 from edge_agent.core.signal_tables import MOMENTARY
 from edge_agent.core.terminal import fail
@@ -51,6 +52,9 @@ def rows(
         return fail(f"tasks: should be one with `signals` (got {shown(task)})")
     try:
         logbook = {} if faults is None else read_faults(faults)
+        log_ends_at = max(
+            (edge for known in _edges(logbook).values() for edge in known if edge < math.inf), default=math.inf
+        )
         recorded = [row for table in tables for row in recorded_rows(config.state_dir, table)]
         machines = {row["machine"] for row in recorded}
         # A log of the whole plant has machines, and answers, of other tasks.
@@ -103,6 +107,9 @@ def rows(
         if left_out:
             around = f"from {window_s:g} s before a start or an end to {_LEFT_OUT_AFTER * window_s:g} s after it"
             print(f"left out {left_out}: without an answer, or {around}")
+        if later := _after_the_log(kept, log_ends_at, otherwise):
+            told = f"{faults} ends at {rfc3339(log_ends_at)}; rows with {shown(otherwise)} after that: {later}"
+            print(printable(f"{told}; add faults that have begun since then"))
         has_windows = any(
             not MOMENTARY.issuperset(signals.features_of(value))
             for signals in map(config.signals.__getitem__, tables)
@@ -114,6 +121,13 @@ def rows(
                 f"few rows are within {window_s:g} s after a start or an end, so a model may give no label then; {rule}"
             )
     return 0
+
+
+def _after_the_log(rows: Iterable[Mapping[str, Any]], log_ends_at: float, otherwise: str | None) -> int:
+    """How many rows got the answer outside all intervals only because the log ends before them."""
+    if otherwise is None:
+        return 0
+    return sum(row["answer"] == otherwise and (parse_timestamp(row["ts"]) or 0.0) > log_ends_at for row in rows)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -160,12 +160,14 @@ def test_the_logbook_labels_readings_except_just_before_its_edges(folder: Path, 
     assert written[0]["ts"] == "2026-11-30T12:00:00.000Z"
     assert "left out 4: without an answer, or from 60 s before a start or an end to 15 s after it" in ended.stdout
     assert "few rows are within 60 s after a start or an end" in ended.stdout
+    assert 'faults.csv ends at 2026-11-30T12:05:00.000Z; rows with "normal" after that: 1; add' in ended.stdout
     (folder / "config.toml").write_text(CONFIG.replace('["last", "mean"]', '["last"]'), "utf-8")
     assert "few rows" not in rows(edge_agent, "--faults", "faults.csv", "--else", "normal")[0].stdout
     (folder / "config.toml").write_text(CONFIG, "utf-8")
     record(folder, [140, 160, 320, 330])
     ended, written = rows(edge_agent, "--faults", "faults.csv")
     assert [row["answer"] for row in written] == ["worn"] * 5
+    assert "ends at" not in ended.stdout
     ended, _ = rows(edge_agent, "--faults", "faults.csv", "--else", "normal")
     assert "few rows" not in ended.stdout
 
