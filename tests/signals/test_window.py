@@ -41,9 +41,10 @@ def test_features_equal_those_of_all_held_samples(
             # One of both may see a hold of a nanosecond.
             assert figure is known or name == "slope", name
         else:
-            scale = max(abs(figure), 1e-3 * max((abs(s.value) for s in samples if s.value is not None), default=0.0))
-            if name == "slope":  # The edges of its buckets are rounded, and a bucket may be a second.
-                scale = max(scale, 1.0) * 60 * BUCKETS / window_s
+            largest = max((abs(s.value) for s in samples if s.value is not None), default=0.0)
+            scale = max(abs(figure), 1e-3 * largest)
+            if name == "slope":  # The edges of its buckets are rounded, and all of a value may change within a bucket.
+                scale = max(largest, 1.0) * 60 * BUCKETS / window_s
             assert known == pytest.approx(figure, abs=1e-6 * max(scale, 1.0)), name
 
 
