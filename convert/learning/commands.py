@@ -147,6 +147,8 @@ def train(words: Sequence[str]) -> None:
     rows, notes = ([], []) if given.labelled is None else _read_rows(given, tasks)
     if given.check:
         return
+    if given.steps < MAX_STEPS / 2:
+        complain(f"warning: --steps {given.steps:,} is far below {MAX_STEPS:,}: the model may be right less often")
     unlabelled = [] if given.teacher is None else read_unlabelled(given.unlabelled, tasks, rows)
     sign = signer(given.sign)
     # It imports PyTorch, which takes seconds; mistakes and doubts have to show at once.

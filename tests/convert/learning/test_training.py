@@ -792,6 +792,23 @@ def test_it_says_which_packages_it_needs(tmp_path: Path, cli: Cli, monkeypatch: 
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize(("steps", "is_warned"), [("300", True), ("1600", False)])
+def test_far_fewer_steps_are_warned_of_before_the_training(
+    steps: str,
+    is_warned: bool,  # noqa: FBT001
+    tmp_path: Path,
+    cli: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda _name: True)
+    (tmp_path / "config.toml").write_text(TASKS, "utf-8")
+    (tmp_path / "rows.jsonl").write_text(lines(60), "utf-8")
+    files = ("--tasks", tmp_path / "config.toml", "--labelled", tmp_path / "rows.jsonl", "--out", tmp_path / "bundle")
+    done = cli("train", *files, "--steps", steps, "--sign", tmp_path / "no.key")
+    told = "warning: --steps 300 is far below 1,600: the model may be right less often"
+    assert (done.returncode == 0, told in done.stderr) == (False, is_warned)
+
+
 @pytest.mark.parametrize("minutes", ["0", "-1", "soon", "1e3"])
 def test_minutes_are_a_number(minutes: str, cli: Cli) -> None:
     done = cli("train", "--tasks", "a", "--labelled", "b", "--out", "c", "--minutes", minutes)
