@@ -82,6 +82,15 @@ def test_a_promise_names_its_coverage_or_the_audits_that_are_missing() -> None:
     assert most.missing == 241
 
 
+@pytest.mark.parametrize(("rare", "is_noted"), [(2, True), (40, False)])
+def test_a_promise_that_one_frequent_answer_would_keep_too_is_noted(rare: int, is_noted: bool) -> None:  # noqa: FBT001
+    # All of the model's answers are right.
+    frequent = [answer(number, 0.9, "a") for number in range(1, 101)]
+    others = [answer(number, 0.1, "b", output="b") for number in range(101, 101 + rare)]
+    words = evidence_words(measure(export(*frequent, *others)))
+    assert ("Always answering a would keep 0.9, too: look at" in words) is is_noted
+
+
 def test_promises_rest_on_what_the_board_itself_takes_for_evidence() -> None:
     held_out = [[0.9, 40, 40], [0.4, 5, 10]]
     found = measure(export(held_out=held_out, min_accuracy=0.8, confidence=0.9))
@@ -110,7 +119,10 @@ def test_promises_rest_on_what_the_board_itself_takes_for_evidence() -> None:
     assert (found.evidence.asked, found.evidence.open, found.promises[0].missing) == (100, 0, 40)
     assert "none without 90 % of the audits answered: answer 40 more of those 100" in evidence_words(found)
     found = measure(export(*(answer(number, 0.9, "a", is_marked=number < 60) for number in range(1, 101))))
-    assert evidence_words(found) == "Promises rest on 59 answered audits of 59. 41 newer audits wait for an answer."
+    assert evidence_words(found) == (
+        "Promises rest on 59 answered audits of 59. 41 newer audits wait for an answer."
+        " Always answering a would keep 0.95, too: look at each right label by itself."
+    )
 
 
 def test_a_score_of_one_is_in_the_last_bin() -> None:

@@ -5,7 +5,7 @@ Also as tables of text, for the terminal and the page.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_agent.core.score_map import ScoreMap
@@ -78,6 +78,7 @@ class Evidence:
     earlier: int  # Those of them that an earlier model was asked first.
     held_out: int  # Rows that the training held out.
     contradicted: int  # Such rows that do not count, because audits are right less often.
+    always: tuple[str, float] | None  # The most frequent label, and the promise that it alone would keep, too.
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +132,20 @@ def measure(export: Export) -> Measures:
             earlier=export.earlier,
             held_out=assessed.held_out,
             contradicted=len(held_out) - assessed.held_out,
+            always=_always([answer.label for answer in audits], assessments, export.confidence),
         ),
     )
+
+
+def _always(
+    labels: Sequence[str | None], assessments: Mapping[float, Assessment], confidence: float
+) -> tuple[str, float] | None:
+    """The most frequent label, and the highest proven promise that always giving it would keep, too."""
+    for label, count in Counter(label for label in labels if label is not None).most_common(1):
+        low = lower_bound(count, len(labels), confidence)
+        if kept := [target for target, assessed in assessments.items() if assessed.promise and target <= low]:
+            return label, max(kept)
+    return None
 
 
 def judge(answers: Sequence[ExportedAnswer], score_map: ScoreMap) -> list[JudgedAnswer]:
@@ -219,7 +232,11 @@ def evidence_words(measures: Measures) -> str:
         else ""
     )
     waiting = f" {evidence.open} newer audits wait for an answer." if evidence.open else ""
-    return f"Promises rest on {audits}{rows}{hint}.{waiting}"
+    note = ""
+    if evidence.always is not None:
+        label, target = evidence.always
+        note = f" Always answering {label} would keep {target:g}, too: look at each right label by itself."
+    return f"Promises rest on {audits}{rows}{hint}.{waiting}{note}"
 
 
 def _answers_needed(answered: int, asked: int) -> int:
