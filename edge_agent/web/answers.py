@@ -436,15 +436,8 @@ class Answers(Part):
         answer, document = mark.answer, mark.answer.document()
         task = self.task_of(answer)
         return {
+            **_reading(answer, document, task),
             "mark": mark.name,
-            "key": answer.key,
-            "device": answer.device,
-            "task": answer.task,
-            "kind": text_at(task, "kind"),
-            "machine": escaped(text_at(document, "machine")),
-            "topic": escaped(text_at(document, "topic")),
-            "input": escaped(document.get("input")),
-            "labels": escaped(labels_of(task)),
             "unit": escaped(text_at(task, "unit")),
             "answer": escaped(mark.said.get("answer", mark.said.get("correct"))),
             "by": escaped(mark.by),
@@ -569,20 +562,13 @@ class Answers(Part):
         degraded = document.get("degraded")
         error = object_at(document, "error")
         return {
-            "key": answer.key,
+            **_reading(answer, document, task),
             "at": answer.at,
-            "device": answer.device,
-            "task": answer.task,
-            "kind": text_at(task, "kind"),
-            "machine": escaped(text_at(document, "machine")),
-            "topic": escaped(text_at(document, "topic")),
             "id": escaped(document.get("id")),
             "status": escaped(text_at(document, "status") or "ok"),
             "output": None if is_hidden else escaped(output),
             "score": None if is_hidden else _score(document, output),
             "degraded": escaped(degraded[:MAX_ROWS]) if isinstance(degraded, list) and not is_hidden else [],
-            "input": escaped(document.get("input")),
-            "labels": escaped(labels_of(task)),
             "error": escaped({name: text_at(error, name) for name in ("code", "message")}) if error else None,
             "is_open_audit": is_blind,
             "mark": self._newest_mark_of(answer),
@@ -722,6 +708,20 @@ class Answers(Part):
         meant = [answer for identity, answer in self._checks.items() if identity[:3] == known]
         if len(meant) == 1 and meant[0].mark is None:
             meant[0].is_closed = True
+
+
+def _reading(answer: Answer, document: Document, task: Document) -> Document:
+    """What tells a person which reading an answer is about, and what it may be called."""
+    return {
+        "key": answer.key,
+        "device": answer.device,
+        "task": answer.task,
+        "kind": text_at(task, "kind"),
+        "machine": escaped(text_at(document, "machine")),
+        "topic": escaped(text_at(document, "topic")),
+        "input": escaped(document.get("input")),
+        "labels": escaped(labels_of(task)),
+    }
 
 
 def _only(names: set[str]) -> str | None:
