@@ -363,7 +363,7 @@ class Agent:
         self._handle_signals(now)
         self._store.maintain()
         self._dispatcher.fill_slots(now)
-        if how := self._supervisor.restart_or_kill(now, owes_answer=self._dispatcher.active > 0):
+        if how := self._supervisor.restart_or_kill(now):
             if self._supervisor.has_given_up:
                 self._do_without_model(how, now)
             else:

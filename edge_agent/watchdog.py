@@ -11,7 +11,7 @@ from edge_agent.board.systemd_notify import notify, watchdog_interval_s
 
 log = logging.getLogger(__name__)
 
-# The agent kills a worker that owes an answer and is silent before this.
+# The agent kills a silent worker before this.
 WORKER_SILENCE_S = 180.0
 # The monitor reads the board once a second, and waits 2 s for each sensor that begins to hang.
 MONITOR_SILENCE_S = 30.0

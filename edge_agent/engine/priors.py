@@ -44,7 +44,6 @@ def measure_priors(
                 known[keys[task.definition]] = scores
                 if path is not None:  # A start that is ended in between goes on from here.
                     _write(path, known)
-            emit(pipe.Loading())
     return pipe.Priors(scores={name: known[key] for name, key in keys.items() if key in known})
 
 
@@ -80,6 +79,7 @@ def _mean_scores(
                     engine.cancel(-accepted)
                 return None
         while len(scores) < expected_count and engine.has_work:
+            emit(pipe.Loading())
             for event in engine.step():
                 if isinstance(event, pipe.Finished) and event.id < 0 and event.scores:
                     scores.append(event.scores)

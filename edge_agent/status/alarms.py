@@ -162,7 +162,7 @@ def _worker_silent(alarms: Alarms) -> Finding | None:
     if not alarms.is_worker_silent:
         return None
     message = (
-        "the worker owes an answer and says nothing, so no request is answered: wait, because after 2 minutes the "
+        "the worker says nothing, so no request is answered: wait, because after 2 minutes of silence the "
         "agent ends it and starts another; if it happens again, free memory and send a diag"
     )
     return Finding(Severity.CRITICAL, message)

@@ -218,7 +218,7 @@ class StatusPublisher:
             queue_depth=self._dispatcher.waiting,
             overloaded_total=self._dispatcher.replies.overloaded_total,
             worker_ready_since=self._supervisor.ready_since,
-            is_worker_silent=self._supervisor.is_silent(now, owes_answer=self._dispatcher.active > 0),
+            is_worker_silent=self._supervisor.is_silent(now),
             odd_inputs=self._dispatcher.replies.odd_inputs.worst(self._supervisor.model.held_out_odd),
         )
         if has_changed:

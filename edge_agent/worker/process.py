@@ -19,7 +19,8 @@ from edge_agent.core.pipe import Command, Event, Load, decode_event, encode_comm
 
 log = logging.getLogger(__name__)
 
-# A worker sends Progress every second; the longest step, a full batch of a 3B model on a Pi 4, is shorter than this.
+# A worker sends Progress every second, also while idle; the longest step, a full batch of a 3B model on a Pi 4, is
+# shorter than this.
 ANSWER_SILENCE_S = 120.0
 _TAIL_LINES = 20
 # From the end of its output to the end of the process; then it is killed.

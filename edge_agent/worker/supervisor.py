@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 RESTART_AFTER_S = (1.0, 30.0)
 # A worker that was ready for longer is restarted at once.
 STABLE_AFTER_S = 60.0
-# A worker that owes an answer and is silent for longer raises an alarm; it is killed only much later. The longest
-# step, a full batch of a 3B model on a Pi 4, may come near.
+# A worker that is silent for longer raises an alarm; it is killed only much later. The longest step, a full batch of a
+# 3B model on a Pi 4, may come near.
 SILENT_AFTER_S = 30.0
 # How much memory a worker may hold beyond all that it had allocated when it became ready. Answers need less.
 GROWTH_MIB = 256.0
@@ -72,12 +72,12 @@ class _CurrentWorker:
             self.killed_for = reason
             self.process.kill()
 
-    def kill_if_silent(self, now: float, *, owes_answer: bool) -> None:
+    def kill_if_silent(self, now: float) -> None:
         silent_s = now - self.heard_at
         if self.ready is None and silent_s >= pipe.LOAD_SILENCE_S:
             self.kill(f"its load made no progress for {pipe.LOAD_SILENCE_S:.0f} s")
-        elif self.ready is not None and owes_answer and silent_s >= ANSWER_SILENCE_S:
-            self.kill(f"it was silent for {ANSWER_SILENCE_S:.0f} s while it owed an answer")
+        elif self.ready is not None and silent_s >= ANSWER_SILENCE_S:
+            self.kill(f"it was silent for {ANSWER_SILENCE_S:.0f} s")
 
     def describe_end(self, event: WorkerExited) -> str:
         """How it ended, with its last words."""
@@ -179,9 +179,9 @@ class Supervisor:
             "model-fallback": self.model.is_fallback,
         }
 
-    def is_silent(self, now: float, *, owes_answer: bool) -> bool:
-        """Whether the worker owes an answer and has been silent for so long that it probably hangs."""
-        return owes_answer and (self.silent_s(now) or 0.0) >= SILENT_AFTER_S
+    def is_silent(self, now: float) -> bool:
+        """Whether the worker has been silent for so long that it probably hangs."""
+        return (self.silent_s(now) or 0.0) >= SILENT_AFTER_S
 
     def silent_s(self, now: float) -> float | None:
         """None while no worker is ready."""
@@ -269,7 +269,7 @@ class Supervisor:
             self._outgrown_at = now
             current.kill(f"the worker holds {memory.held_mib:.0f} MiB and should need at most {max_mib:.0f} MiB")
 
-    def restart_or_kill(self, now: float, *, owes_answer: bool) -> str | None:
+    def restart_or_kill(self, now: float) -> str | None:
         """To be called several times a second: starts a worker that is due, or kills one that hangs.
 
         Returns why a worker could not be started; the next try is scheduled, unless `has_given_up`.
@@ -277,7 +277,7 @@ class Supervisor:
         if self.restart_at is not None and now >= self.restart_at:
             return self._restart(now)
         if self._current is not None:
-            self._current.kill_if_silent(now, owes_answer=owes_answer)
+            self._current.kill_if_silent(now)
         return None
 
     def _restart(self, now: float) -> str | None:

@@ -104,7 +104,7 @@ class Board:
 
     def tick(self, now: float) -> Switched | SwitchFailed | None:
         """As the agent does."""
-        self.supervisor.restart_or_kill(now, owes_answer=self.dispatcher.active > 0)
+        self.supervisor.restart_or_kill(now)
         end = self.switch.tick(now)
         if isinstance(end, Switched):
             self.dispatcher.on_worker_ready(self.supervisor.model, replace(READY, max_active=2), now)

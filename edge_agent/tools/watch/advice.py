@@ -42,7 +42,7 @@ ADVICE = {
     "memory-low": "stop other programs, lower `engine.context_tokens`, or use a smaller model",
     "disk-low": "remove old models and logs",
     "worker-crash-loop": "read its log, free memory, run `edge-agent doctor`, or roll the model back",
-    "worker-silent": "an answer is overdue: wait, the worker is ended after 120 s",
+    "worker-silent": "wait, the worker is ended after 120 s and started again",
     "model-quality": "do not trust its answers: run `edge-agent doctor`, copy the bundle again",
     "model-expired": "switch to a newer bundle",
     "revocations": "copy the newest list, its signature and the keys to it, or switch to another bundle",
