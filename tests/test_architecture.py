@@ -49,7 +49,8 @@ _NAMED_IN = {
         "edge_agent/tools/schema/info.json",
         "edge_agent/tools/schema/reply.json",
         # Such an audit is not blind: its fields say what to look at.
-        "edge_agent/web/answers.py",
+        "edge_agent/web/checks.py",
+        "edge_agent/web/marks.py",
         "edge_agent/web/static/words/de.json",
         "edge_agent/web/static/words/en.json",
     ],

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from edge_agent.web.answers import MAX_OPEN_CHECK_BYTES, Answer
+from edge_agent.web.answer import Answer
+from edge_agent.web.checks import MAX_OPEN_CHECK_BYTES
 from edge_agent.web.kept_file import KeptFile
 
 _KEYS = ("key", "at", "topic", "device", "task", "is_reply_topic", "is_retained", "is_closed")

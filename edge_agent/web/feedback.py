@@ -11,7 +11,7 @@ from edge_agent.core.wording import cut
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.client import object_or_empty
 from edge_agent.tools.watch.site import Document, object_at, text_at
-from edge_agent.web.answers import Mark, MarkState
+from edge_agent.web.answer import Mark, MarkState
 from edge_agent.web.journal import Entry
 from edge_agent.web.live import SILENT_LEVELS, Live
 from edge_agent.web.parts import Part
@@ -24,7 +24,7 @@ class Feedback(Part):
     """Also writes an entry into the journal for each mark that a board has kept."""
 
     def __init__(self, live: Live) -> None:
-        self._live, self._answers = live, live.answers
+        self._live, self._checks, self._marks = live, live.answers.checks, live.answers.marks
         self._results = Topics(live.root, live.site, "+").feedback_result("+")
 
     @property
@@ -33,7 +33,7 @@ class Feedback(Part):
 
     def tick(self, now: float) -> None:
         """Sends marks that can no longer be undone. Without a broker they wait, and can still be undone."""
-        for mark in self._answers.marks:
+        for mark in self._marks:
             if mark.state is MarkState.WAITING and now >= mark.due_at and self._live.is_connected:
                 self._send(mark, now)
             elif mark.state is MarkState.SENT and now - mark.sent_at > RESULT_S:
@@ -42,7 +42,7 @@ class Feedback(Part):
 
     def stop(self) -> None:
         """Sends the waiting marks, because nobody can undo them any more."""
-        for mark in self._answers.marks:
+        for mark in self._marks:
             if mark.state is MarkState.WAITING:
                 self._send(mark, mark.due_at)
 
@@ -62,7 +62,7 @@ class Feedback(Part):
         mark.number = self._live.publish(json_publication(topic, feedback, correlation=mark.name.encode()))
         mark.state, mark.sent_at = MarkState.SENT, now
         if mark.number is None:
-            self._answers.end_mark(mark, MarkState.REFUSED, error="the message cannot be sent", code="unsendable")
+            self._marks.end(mark, MarkState.REFUSED, error="the message cannot be sent", code="unsendable")
 
     def _end_without_result(self, mark: Mark) -> None:
         row = self._live.rows.get(mark.answer.device or "")
@@ -74,11 +74,11 @@ class Feedback(Part):
         else:
             why, code = "may the account `web` write feedback?", "account"
         error = f"no result within {RESULT_S:.0f} s: {why}"
-        self._answers.end_mark(mark, MarkState.UNANSWERED, error=error, code=f"no_result.{code}")
+        self._marks.end(mark, MarkState.UNANSWERED, error=error, code=f"no_result.{code}")
 
     def sent(self, number: int, result: PublishResult) -> None:
         """With MQTT 5, a broker says at once that it refuses a message."""
-        mark = next((mark for mark in self._answers.marks if mark.number == number), None)
+        mark = next((mark for mark in self._marks if mark.number == number), None)
         if mark is None or mark.state is not MarkState.SENT or result is PublishResult.CONFIRMED:
             return
         faults = {
@@ -89,7 +89,7 @@ class Feedback(Part):
             ),
         }
         error, code = faults.get(result, ("the broker refuses it for now", "refused"))
-        self._answers.end_mark(mark, MarkState.REFUSED, error=error, code=code)
+        self._marks.end(mark, MarkState.REFUSED, error=error, code=code)
 
     def receive(self, message: Message, wall: float) -> None:
         names = wildcard_values(self._results, message.topic)
@@ -101,25 +101,25 @@ class Feedback(Part):
         mark = self._mark_of(message, device, task, result)
         if mark is None:
             if is_ok:
-                self._answers.close_check(device, task, result.get("id"))
+                self._checks.close(device, task, result.get("id"))
             return
         if is_ok:
-            self._answers.end_mark(mark, MarkState.KEPT, data=object_at(result, "data"))
+            self._marks.end(mark, MarkState.KEPT, data=object_at(result, "data"))
             self._live.journal.add(_entry_of(mark, wall))
             return
         error = cut(text_at(result, "error.message") or "the board gives no reason", _MAX_ERROR)
         if text_at(result, "error.code") == CommandCode.NOT_FOUND:
             # The board no longer waits for feedback, so the output need not stay hidden.
             too_old = f"too old for this board: {error}"
-            self._answers.end_mark(mark, MarkState.REFUSED, data={}, error=too_old, code="too_old")
+            self._marks.end(mark, MarkState.REFUSED, data={}, error=too_old, code="too_old")
         else:
-            self._answers.end_mark(mark, MarkState.REFUSED, error=error)
+            self._marks.end(mark, MarkState.REFUSED, error=error)
 
     def _mark_of(self, message: Message, device: str, task: str, result: Document) -> Mark | None:
         """The mark that a result belongs to: by its correlation, or with MQTT 3.1.1 the first one with its id."""
         awaited = (
             mark
-            for mark in self._answers.marks
+            for mark in self._marks
             if mark.state in (MarkState.SENT, MarkState.UNANSWERED)
             and (mark.answer.device, mark.answer.task) == (device, task)
         )

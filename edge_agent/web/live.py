@@ -176,7 +176,7 @@ class Live:
         self._save()
 
     def _save(self) -> None:
-        self._check_file.save(self.answers.kept_checks)
+        self._check_file.save(self.answers.checks.kept)
         self._known.save()
 
     def _stop_parts(self) -> None:
@@ -184,7 +184,7 @@ class Live:
             for part in self._parts:
                 part.stop()
         until = time.monotonic() + _LAST_RESULTS_S
-        while self.answers.awaits_results and time.monotonic() < until:
+        while self.answers.marks.awaits_results and time.monotonic() < until:
             message = self._feed.client.receive(_TURN_S)
             with self.lock:
                 if message is not None:
@@ -246,8 +246,8 @@ class Live:
             rows,
             wall,
             is_first=is_first,
-            open_checks={row.device: self.answers.open_checks(row.device) for row in rows},
-            unproven={row.device: self.answers.unproven(row) for row in rows if "promise-unproven" in row.why},
+            open_checks={row.device: self.answers.checks.count_open(row.device) for row in rows},
+            unproven={row.device: self.answers.checks.unproven(row) for row in rows if "promise-unproven" in row.why},
             alarms_last_hour=self.journal.alarms_since(wall - 3600),
             seen=self.journal.seen,
         )

@@ -9,9 +9,11 @@ from starlette.routing import Route
 
 from edge_agent.core.topics import is_name
 from edge_agent.tools.watch.site import BoardLevel, Document, text_at
-from edge_agent.web.answers import MAX_CHECKS, Answers, Mark, Wanted
+from edge_agent.web.answer import Mark, Wanted
+from edge_agent.web.answers import Answers
 from edge_agent.web.ask import Requests
 from edge_agent.web.boards import escaped, labels_of
+from edge_agent.web.checks import MAX_CHECKS
 from edge_agent.web.feedback import Feedback
 from edge_agent.web.live import Live
 from edge_agent.web.problem import count_in_query, json_object_of, json_response, text_of
@@ -23,13 +25,15 @@ _DEFAULT_CHECKS = 20
 def answer_routes(live: Live) -> list[Route]:
     """Adds the parts that send feedback and requests, and returns all routes that have to do with answers."""
     answers, requests = live.answers, Requests(live)
+    marks = answers.marks
     live.add(Feedback(live))
     live.add(requests)
 
     def checks(request: Request) -> Document:
         limit = count_in_query(request, "limit")
         limit = _DEFAULT_CHECKS if limit is None else min(limit, MAX_CHECKS)
-        return answers.checks(_wanted(request), limit, author_of(request, request.query_params.get("by")))
+        document = answers.checks.document(_wanted(request), limit, otherwise=answers.silence())
+        return {**document, "marks": marks.newest(author_of(request, request.query_params.get("by")))}
 
     def rows(request: Request) -> Document:
         return answers.rows(_wanted(request), count_in_query(request, "before"))
@@ -42,20 +46,20 @@ def answer_routes(live: Live) -> list[Route]:
         by, key = author_of(request, body.get("by")), text_of(body, "key")
         said = {name: body[name] for name in ("answer", "correct") if body.get(name) is not None}
         with live.lock:
-            mark = answers.add_mark(key, said, by, round(time.time(), 3), time.monotonic())
-            return json_response(answers.mark_document(mark), 202)
+            mark = marks.add(answers.find(key), said, by, round(time.time(), 3), time.monotonic())
+            return json_response(marks.document(mark), 202)
 
     async def undo(request: Request) -> Response:
-        return await change(request, answers.undo)
+        return await change(request, marks.undo)
 
     async def reveal(request: Request) -> Response:
-        return await change(request, answers.reveal)
+        return await change(request, marks.reveal)
 
     async def change(request: Request, act: Callable[[str, str | None], Mark]) -> Response:
         body = await json_object_of(request)
         name, by = text_of(body, "mark"), author_of(request, body.get("by"))
         with live.lock:
-            return json_response(answers.mark_document(act(name, by)))
+            return json_response(marks.document(act(name, by)))
 
     return [
         Route("/api/v1/checks", _reading(live, checks)),
@@ -81,7 +85,7 @@ def _targets_of(live: Live, answers: Answers) -> list[Document]:
     boards: dict[str, dict[str, Document]] = {device: {} for device in live.rows}
     pools: dict[str, dict[str, Document]] = {}
     levels = {device: row.level for device, row in live.rows.items()}
-    for (device, name), task in answers.tasks.items():
+    for (device, name), task in answers.tasks.by_name.items():
         if device in boards:
             boards[device][name] = task
             pool = text_at(live.rows[device].health, "pool.name")

@@ -81,8 +81,9 @@ class _SiteRoutes:
         with live.lock:
             row = self._row(request.path_params["device"])
             board = live.boards.document(row.device)
-            promises = {name: next(iter(live.answers.promises(row.device, name)), None) for name, _ in tasks_of(row)}
-            open_checks = {name: live.answers.open_checks(row.device, name) for name, _ in tasks_of(row)}
+            checks = live.answers.checks
+            promises = {name: next(iter(checks.promises(row.device, name)), None) for name, _ in tasks_of(row)}
+            open_checks = {name: checks.count_open(row.device, name) for name, _ in tasks_of(row)}
             heard = live.signals.heard_of(row.device)
             entries = live.journal.recent(now - _DAY_S, printable(row.device))
         document = {

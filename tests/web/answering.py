@@ -13,10 +13,10 @@ from edge_agent.core.config import MqttConfig
 from edge_agent.core.messages import Message, Publication
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.watch.site import BoardLevel, Row
-from edge_agent.web.answers import UNDO_S
 from edge_agent.web.guard import Endpoint
 from edge_agent.web.journal import Journal
 from edge_agent.web.live import Live
+from edge_agent.web.marks import UNDO_S
 from edge_agent.web.server import application
 from edge_agent.web.sessions import Sessions
 from tests.web.pages import HOST, LOOPBACK, WRITE, Browser
@@ -33,6 +33,8 @@ ACCURACY: dict[str, Any] = {name: {"asked": 0, "audits": 0} for name in ("triage
 # Of the journal; a test that writes it puts its own here.
 FOLDER = Path("/nowhere")
 INPUT = {"vibration_mm_s": 7.9}
+FEEDBACK = "edgeai/v1/hall1/press-04/infer/triage/feedback"
+RESPONSE = "edgeai/v1/hall1/press-04/infer/triage/response"
 
 
 class FakeLive(Live):

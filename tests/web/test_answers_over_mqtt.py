@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from edge_agent.core.config import MqttConfig
 from edge_agent.tools.demo.broker import free_port
-from edge_agent.web import answers
+from edge_agent.web import marks
 from edge_agent.web.guard import Endpoint
 from edge_agent.web.journal import Journal
 from edge_agent.web.live import Live
@@ -79,7 +79,7 @@ def device(site: Site) -> str:
 
 @pytest.fixture
 def app(site: Site, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ASGIApp]:
-    monkeypatch.setattr(answers, "UNDO_S", 0.3)
+    monkeypatch.setattr(marks, "UNDO_S", 0.3)
     with page(tmp_path, site.client, site.port, site.protocol, device) as app:
         yield app
 
@@ -203,7 +203,7 @@ def test_requests_of_many_threads_each_get_their_own_reply(app: ASGIApp, device:
 
 @pytest.mark.expects_warning
 def test_a_broker_that_lets_the_page_only_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "UNDO_S", 0.3)
+    monkeypatch.setattr(marks, "UNDO_S", 0.3)
     # mosquitto started by root becomes a user that cannot read there.
     acl = "topic readwrite #\ntopic deny edgeai/v1/test/+/infer/+/feedback\n"
     (tmp_path / "acl").write_text(acl, encoding="utf-8")

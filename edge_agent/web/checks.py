@@ -1,0 +1,221 @@
+"""The answers that ask for feedback, and what their tasks' promises still need.
+
+A check is an audit or an unusual reading. An open audit is blind: nothing here reveals its output or scores.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from edge_agent.core.clock import parse_timestamp
+from edge_agent.tools.watch.site import Document, Row, number_at, object_at, text_at, time_at
+from edge_agent.web.answer import Answer, Wanted, reading_of
+from edge_agent.web.boards import escaped, tasks_of
+from edge_agent.web.promise import promises
+from edge_agent.web.tasks import Tasks
+
+MAX_OPEN_CHECKS, MAX_OPEN_CHECK_BYTES = 1000, 16_000_000
+# In one response.
+MAX_CHECKS, MAX_NEEDS = 500, 200
+# A task that sends bare outputs sends a check within this time of its output.
+_SAME_TIME_S = 5.0
+
+_Identity = tuple[str, str, str, str | None]
+
+
+class Checks:
+    def __init__(self, tasks: Tasks, rows: Mapping[str, Row]) -> None:
+        self._tasks, self._rows = tasks, rows
+        self._kept: dict[_Identity, Answer] = {}
+        self._kept_bytes = 0
+        self._without_input: set[tuple[str, str]] = set()
+        self._open: Counter[tuple[str, str]] = Counter()
+        # Since when the oldest open audit of a task waits, as its board said last.
+        self._open_since: dict[tuple[str, str], str | None] = {}
+
+    def update(self) -> None:
+        """Takes what boards and their tasks say now."""
+        self._without_input &= self._tasks.by_name.keys()
+        self._close_forgotten()
+        self._open = Counter((answer.device or "", answer.task or "") for answer, _ in self._offered(Wanted()))
+
+    def _close_forgotten(self) -> None:
+        """Closes checks that their boards no longer keep, because older ones than `open_since` cannot be answered."""
+        before = self._open_since
+        self._open_since = {each: self._waits_since(*each) for each in self._tasks.by_name}
+        moved = {
+            each: parse_timestamp(since)
+            for each, since in self._open_since.items()
+            if since is not None and since != before.get(each)
+        }
+        for answer in self._kept.values() if moved else ():
+            since = moved.get((answer.device or "", answer.task or ""))
+            if since is None or answer.is_closed or answer.mark is not None:
+                continue
+            asked_at = time_at(answer.document(), "ts")
+            answer.is_closed = asked_at is not None and asked_at < since - _SAME_TIME_S
+
+    def _waits_since(self, device: str, task: str) -> str | None:
+        """None also for a task with a student, because its figures leave out the student's audits."""
+        row = self._rows.get(device)
+        if row is None or task in object_at(row.health, "students"):
+            return None
+        return text_at(object_at(object_at(row.health, "accuracy"), task), "open_since")
+
+    @property
+    def kept(self) -> Iterable[Answer]:
+        """The checks that a later process needs, including closed ones, because a board may send a check again."""
+        return self._kept.values()
+
+    def keep_unless_repeated(self, answer: Answer) -> bool:
+        """Keeps an answer if it asks for feedback. Returns False for one that came before."""
+        document = answer.document()
+        if document.get("please_check") is not True or not answer.device or not answer.task:
+            return True
+        answer.is_check = True
+        identity = (answer.device, answer.task, json.dumps(document.get("id")), answer.reply_to(document))
+        before = self._kept.get(identity)
+        if before is not None and (document.get("repeat") is True or before.payload == answer.payload):
+            return False
+        if before is not None:
+            self._drop(identity)
+        if "input" not in document and not answer.is_retained:
+            self._without_input.add((answer.device, answer.task))
+        self._kept[identity] = answer
+        self._kept_bytes += len(answer.payload)
+        self._bound(answer.device)
+        return True
+
+    def _bound(self, device: str) -> None:
+        """One board may take a quarter of the places, so that it cannot push out the checks of the others."""
+        own = {each: len(kept.payload) for each, kept in self._kept.items() if each[0] == device}
+        while len(own) > MAX_OPEN_CHECKS // 4 or sum(own.values()) > MAX_OPEN_CHECK_BYTES // 4:
+            oldest = next(iter(own))
+            del own[oldest]
+            self._drop(oldest)
+        while len(self._kept) > MAX_OPEN_CHECKS or self._kept_bytes > MAX_OPEN_CHECK_BYTES:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, identity: _Identity) -> None:
+        self._kept_bytes -= len(self._kept.pop(identity).payload)
+
+    def is_blind(self, answer: Answer) -> bool:
+        """Whether the output must stay hidden, because a person may still check it. So are those of unknown tasks."""
+        is_open = answer.is_check and (answer.is_hidden or not answer.is_closed)
+        return is_open and text_at(self._tasks.of(answer), "kind") != "unusual"
+
+    def _offered(self, wanted: Wanted) -> Iterator[tuple[Answer, Document]]:
+        """The checks that a person can answer here, oldest first, with what `info` says about their tasks."""
+        for answer in self._kept.values():
+            if answer.is_closed or answer.is_retained or answer.mark is not None:
+                continue
+            if not wanted.takes(answer):
+                continue
+            if self._tasks.takes_feedback(answer) and b'"input"' in answer.payload:
+                yield answer, self._tasks.of(answer)
+
+    def count_open(self, device: str, task: str | None = None) -> int:
+        """How many checks of a board, or of one of its tasks, people could answer at the last tick."""
+        return sum(count for (each, name), count in self._open.items() if each == device and task in (None, name))
+
+    def document(self, wanted: Wanted, limit: int, *, otherwise: Document) -> Document:
+        """What `GET /api/v1/checks` says about checks.
+
+        Args:
+            otherwise: Why there may be nothing to check, unless something here explains it.
+        """
+        offered = list(self._offered(wanted))
+        checks = [self._check(*each) for each in offered[: min(limit, MAX_CHECKS)]]
+        return {
+            "open": len(offered),
+            "checks": checks,
+            "needs": self._needs(wanted.device, wanted.task),
+            **({"reason": None, "reason_code": None} if checks else self._reason(wanted) or otherwise),
+        }
+
+    def _check(self, answer: Answer, task: Document) -> Document:
+        document = answer.document()
+        output = document.get("output")
+        unusual = output if text_at(task, "kind") == "unusual" and isinstance(output, dict) else None
+        return {
+            **reading_of(answer, document, task),
+            "at": answer.at,
+            "id": escaped(document.get("id")),
+            "unit": escaped(text_at(task, "unit")),
+            "unusual": unusual and escaped({name: unusual.get(name) for name in ("rarity", "because")}),
+        }
+
+    def _needs(self, device: str | None, task: str | None) -> list[Document]:
+        # Stops at what is shown: each takes a while, and a site may have thousands of tasks.
+        needs = (
+            {"device": each_device, "task": each_task, "open": self._open[each_device, each_task], **promise}
+            for each_device, each_task in self._tasks.by_name
+            if device in (None, each_device) and task in (None, each_task)
+            for promise in self.promises(each_device, each_task)
+            if promise["words_key"] != "not_asked" or promise["min_accuracy"] is not None
+        )
+        return list(islice(needs, MAX_NEEDS))
+
+    def promises(self, device: str, task: str) -> list[Document]:
+        """What each promise of a task still needs."""
+        row = self._rows.get(device)
+        known = self._tasks.by_name.get((device, task))
+        if row is None or known is None:
+            return []
+        accuracy = object_at(object_at(row.health, "accuracy"), task)
+        return promises(known, accuracy, self._open[device, task])
+
+    def unproven(self, row: Row) -> list[Document]:
+        """How far the promises of a board are that are not proven."""
+        return [
+            {"task": escaped(name), "answered": promise["answered"], "more": promise["more"]}
+            for name, _ in tasks_of(row)
+            for promise in self.promises(row.device, name)
+            if promise["min_accuracy"] is not None and promise["more"] != 0
+        ]
+
+    def _count_unheard(self, wanted: Wanted) -> int:
+        """How many kept checks wait until their boards have named their tasks, such as after a restart of the page."""
+        unheard = {device for device, row in self._rows.items() if not row.info}
+        return sum(
+            answer.device in unheard and not answer.is_closed and not answer.is_retained and wanted.takes(answer)
+            for answer in self._kept.values()
+        )
+
+    def _reason(self, wanted: Wanted) -> Document | None:
+        """Why there is nothing to check: a text, and a code for readers of other languages."""
+        if unheard := self._count_unheard(wanted):
+            text = "kept checks can be answered once their boards are heard again"
+            return {"reason": text, "reason_code": "unheard", "unheard": unheard}
+        if not self._tasks.by_name:
+            return {"reason": "no board has named its tasks yet", "reason_code": "no_tasks"}
+        if not any(
+            number_at(task, "audit_rate") or text_at(task, "kind") == "unusual" for task in self._tasks.by_name.values()
+        ):
+            text = "no task asks for feedback: set `audit_rate`, and `enabled = true` in [feedback]"
+            return {"reason": text, "reason_code": "no_audits"}
+        if self._without_input:
+            tasks = ", ".join(sorted({name for _, name in self._without_input})[:5])
+            text = f'audits come without their input, so nobody can check them: set `echo_input = "audits"` for {tasks}'
+            return {"reason": text, "reason_code": "without_input", "reason_tasks": tasks}
+        return None
+
+    def may_be_revealed_by(self, bare: Answer) -> bool:
+        """Whether a bare output may be the hidden one of an open audit."""
+        for answer in reversed(self._kept.values()):
+            # A retained output comes again with each connection.
+            if answer.at < bare.at - _SAME_TIME_S and not bare.is_retained:
+                return False
+            is_same = bare.device in (None, answer.device) and bare.task in (None, answer.task)
+            if is_same and answer.at <= bare.at + _SAME_TIME_S and self.is_blind(answer):
+                return True
+        return False
+
+    def close(self, device: str, task: str, request_id: Any) -> None:
+        """Somebody else has given feedback. If several checks have this id, it is unknown which is meant."""
+        known = (device, task, json.dumps(request_id))
+        meant = [answer for identity, answer in self._kept.items() if identity[:3] == known]
+        if len(meant) == 1 and meant[0].mark is None:
+            meant[0].is_closed = True

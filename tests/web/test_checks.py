@@ -1,0 +1,205 @@
+"""The checks that the page offers, keeps and hides, and what promises still need."""
+
+import json
+import stat
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.web import checks
+from edge_agent.web.check_file import CheckFile
+from edge_agent.web.marks import UNDO_S
+from tests.web import answering
+from tests.web.answering import FEEDBACK, INPUT, LABELS, RESPONSE, TASKS, Bench
+
+
+@pytest.fixture(autouse=True)
+def _journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "FOLDER", tmp_path)
+
+
+def test_feedback_of_somebody_else_closes_an_open_audit() -> None:
+    bench = Bench()
+    key = bench.audit()
+    bench.result()
+    assert bench.checks()["open"] == 0
+    assert bench.mark(key, answer="normal").json()["error"]["message"] == "somebody else has already answered this"
+    assert bench.rows()[0]["output"] == "bearing fault"
+
+
+def test_audits_without_their_input_are_not_offered_and_the_page_says_what_is_missing() -> None:
+    bench = Bench()
+    bench.reply(please_check=True)
+    checks = bench.checks()
+    assert (checks["open"], checks["checks"]) == (0, [])
+    assert 'set `echo_input = "audits"` for triage' in checks["reason"]
+    assert bench.rows()[0]["output"] is None
+
+
+@pytest.mark.parametrize(
+    ("tasks", "words"),
+    [
+        ({}, "no board has named its tasks yet"),
+        ({"remark": TASKS["remark"]}, "no task asks for feedback"),
+        (TASKS, "no answer has arrived since this page was started"),
+    ],
+)
+def test_an_empty_list_says_why(tasks: dict[str, Any], words: str) -> None:
+    bench = Bench(tasks)
+    assert bench.browser.get("/api/v1/answers").json()["reason"] is None  # boards were heard just now
+    bench.tick(10.0)
+    assert words in bench.checks()["reason"]
+    assert "no answer has arrived" in bench.browser.get("/api/v1/answers").json()["reason"]
+
+
+def test_a_list_that_is_worked_off_needs_no_reason() -> None:
+    bench = Bench()
+    bench.reply()
+    assert bench.checks()["reason"] is None
+
+
+def test_open_checks_survive_a_restart_and_stay_blind(tmp_path: Path) -> None:
+    before, file = Bench(), tmp_path / "checks.json"
+    keys = [before.audit(number=number, reading_topic="plant/x") for number in (1, 2, 3)]
+    before.mark(keys[0], answer="imbalance")
+    before.tick(UNDO_S)
+    before.result()
+    before.mark(keys[1], answer="imbalance")
+    before.tick(UNDO_S)  # no result yet
+    CheckFile(file).save(before.live.answers.checks.kept)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+    after = Bench()
+    after.live.answers.restore_checks(CheckFile(file).read())
+    heard = after.live.rows["press-04"]
+    after.live.rows["press-04"] = replace(heard, info={})
+    after.tick()
+    assert [after.checks()[name] for name in ("open", "reason_code", "unheard")] == [0, "unheard", 2]
+    after.live.rows["press-04"] = heard
+    after.tick()
+    assert [check["key"] for check in after.checks()["checks"]] == keys[1:]
+    assert "bearing" not in json.dumps(after.checks()["checks"]).replace(json.dumps(LABELS), "")
+    after.reply(number=4)
+    after.audit(number=3, reading_topic="plant/x")
+    assert [row["id"] for row in after.rows()] == [4]  # the audit is known already
+    assert after.mark(keys[2], answer="imbalance").status_code == 202
+    after.tick(UNDO_S)
+    assert [topic for topic, _ in after.sent] == [FEEDBACK]
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"checks": [{"key": "a"}]}', "[" * 100_000])
+def test_checks_that_cannot_be_read_are_lost_and_said(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "checks.json"
+    file.write_text(text, "utf-8")
+    assert CheckFile(file).read() == []
+    assert "are lost" in caplog.text
+
+
+def test_a_retained_answer_is_not_offered_because_somebody_may_have_checked_it() -> None:
+    bench = Bench()
+    bench.audit(is_retained=True)
+    assert bench.checks()["open"] == 0
+    assert bench.rows()[0]["output"] is None
+
+
+def test_an_unusual_reading_shows_why_and_takes_any_text() -> None:
+    bench = Bench()
+    output = {"unusual": True, "rarity": 0.0004, "because": [{"field": "vibration_mm_s"}]}
+    key = bench.audit("odd", output=output, scores=None)
+    (check,) = bench.checks()["checks"]
+    assert check["unusual"] == {"rarity": 0.0004, "because": [{"field": "vibration_mm_s"}]}
+    assert bench.rows()[0]["output"] == output
+    for faulty in (" ", 3, "x" * 65):
+        assert bench.mark(key, answer=faulty).status_code == 400
+    assert bench.mark(key, answer="belt slips").status_code == 202
+
+
+def test_an_output_that_came_alone_is_hidden_while_the_audit_of_it_is_open() -> None:
+    bench = Bench()
+    key = bench.audit("label", topic="edgeai/v1/hall1/press-04/infer/label/audit", reply_to="plant/pump-1/label")
+    bench.hear("plant/pump-1/label", b"bearing fault")
+    assert [row["output"] for row in bench.rows()] == [None, None]
+    bench.mark(key, answer="normal")
+    bench.tick(UNDO_S)
+    bench.result("label")
+    assert [row["output"] for row in bench.rows()] == [None, None]
+    bench.reveal(bench.marks()[0]["mark"])
+    assert [row["output"] for row in bench.rows()] == ["bearing fault", "bearing fault"]
+
+
+def test_a_retained_output_that_comes_again_is_hidden_while_an_audit_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_SAME_TIME_S", 0.0)  # the audit was asked long ago
+    bench = Bench()
+    bench.audit("label", topic="edgeai/v1/hall1/press-04/infer/label/audit", reply_to="plant/pump-1/label")
+    bench.hear("plant/pump-1/label", b"bearing fault", is_retained=True)
+    assert bench.rows()[0]["output"] is None
+    bench.hear("plant/pump-1/label", b"normal")
+    assert bench.rows()[0]["output"] == "normal"
+
+
+def test_the_same_check_twice_is_one_and_another_with_its_id_replaces_it() -> None:
+    bench = Bench()
+    bench.audit()
+    bench.audit()
+    bench.audit(repeat=True)
+    assert bench.checks()["open"] == 1
+    assert len(bench.rows()) == 1
+    key = bench.audit(input={"vibration_mm_s": 2.0})
+    assert [check["key"] for check in bench.checks()["checks"]] == [key]
+
+
+def test_the_audits_of_one_board_push_out_none_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "MAX_OPEN_CHECK_BYTES", 40_000)
+    bench = Bench()
+    bench.board("press-05")
+    bench.audit(number="calm")
+    for number in range(checks.MAX_OPEN_CHECKS + 10):
+        reply = {"id": number, "task": "triage", "device": "press-05", "status": "ok", "please_check": True}
+        bench.hear(RESPONSE.replace("press-04", "press-05"), {**reply, "input": INPUT, "output": "normal"})
+    assert [check["id"] for check in bench.checks(device="press-04")["checks"]] == ["calm"]
+    assert 50 < bench.checks()["open"] < 100
+
+
+def test_needs_say_what_each_promise_takes() -> None:
+    bench = Bench()
+    needs = bench.checks(task="triage")["needs"]
+    assert [(need["device"], need["task"], need["target"], need["more"]) for need in needs] == [
+        ("press-04", "triage", 0.9, 29),
+        ("press-04", "triage", 0.95, 59),
+    ]
+
+
+def test_a_board_whose_promise_is_not_proven_says_how_far_it_is() -> None:
+    bench = Bench({"triage": {**TASKS["triage"], "min_accuracy": 0.95}})
+    bench.board("press-05")
+    rows = bench.live.rows
+    accuracy = {"triage": {"asked": 30, "audits": 20, "accuracy": 1.0, "missed": 0}}
+    rows["press-04"] = replace(rows["press-04"], why=("promise-unproven",), health={"accuracy": accuracy})
+    bench.live.take_rows(list(rows.values()), 0.0)
+    boards = {board["device"]: board for board in bench.browser.get("/api/v1/changes").json()["boards"]}
+    assert boards["press-04"]["unproven"] == [{"task": "triage", "answered": 20, "more": 39}]
+    assert boards["press-05"]["unproven"] == []
+
+
+def test_each_board_says_how_many_checks_are_open() -> None:
+    bench = Bench()
+    bench.audit()
+    assert bench.live.answers.checks.count_open("press-04") == 1
+    assert bench.live.answers.checks.count_open("press-05") == 0
+
+
+def test_a_check_that_its_board_no_longer_keeps_is_no_longer_offered() -> None:
+    bench = Bench()
+    bench.audit(number=1, ts="2026-11-28T09:00:00.000Z")
+    kept = bench.audit(number=2, ts="2026-11-28T10:00:00.000Z")
+    waits = {"asked": 2, "audits": 0, "open": 1, "open_since": "2026-11-28T10:00:00.100Z"}
+    students = {"triage": {"student": "s"}}
+    bench.board("press-04", health={"accuracy": {**answering.ACCURACY, "triage": waits}, "students": students})
+    assert bench.checks()["open"] == 2
+    bench.board("press-04", health={"accuracy": {**answering.ACCURACY, "triage": waits}})
+    assert [check["key"] for check in bench.checks()["checks"]] == [kept]
