@@ -324,6 +324,7 @@ BATCHES = """
     - {ansible.builtin.ping: , ignore_unreachable: true, register: ping}
     - {ansible.builtin.group_by: {key: "away_{{ 'unreachable' in ping }}"}}
 - hosts: away_False
+  order: sorted
   gather_facts: false
   serial: 1
   max_fail_percentage: 0
@@ -352,6 +353,20 @@ def test_a_play_ends_with_what_has_become_of_each_board(tmp_path: Path) -> None:
     assert shown.endswith("done:        1: a\nfailed:      1: b\nnot begun:   1: c\nnot reached: 2: d,e\n")
     assert re.search(r"^not reached: \[d\]: .*Connection refused$", shown, flags=re.MULTILINE)
     assert shown.count("Connection refused") == 2
+
+    (folder / "roles/edge_agent/tasks").mkdir(parents=True)
+    row = "{drift: \"{{ ['unit', 'etc'] if inventory_hostname == 'b' else [] }}\"}"
+    (folder / "roles/edge_agent/tasks/report.yml").write_text(f"[{{set_fact: {{edge_agent_row: {row}}}}}]", "ascii")
+    (folder / "templates/report.md.j2").write_text("a table", "ascii")
+    (folder / "hosts").write_text(
+        "[boards]\n" + "\n".join([*here, *away]) + "\n[boards:vars]\nansible_become=false", "ascii"
+    )
+    shown = technician.run("ansible-playbook", "-i", "hosts", "report.yml", code=2)
+    assert (folder / "report.md").read_text("ascii") == "a table"
+    assert "it differs: unit; etc" in shown
+    assert "d, e could not be reached" in shown
+    assert shown.endswith("done:        2: a,c\nfailed:      1: b\nnot begun:   none\nnot reached: 2: d,e\n")
+    technician.run("ansible-playbook", "-i", "hosts", "report.yml", "--limit", "a,c", code=0)
 
 
 @pytest.mark.skipif(not (ANSIBLE_BIN / "ansible-playbook").exists(), reason="needs Ansible: make build/ansible/ready")

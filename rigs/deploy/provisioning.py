@@ -157,7 +157,7 @@ def test_board_comes_back_after_a_restart(world: World) -> None:
 
 def test_report_names_the_board_that_was_not_reached_and_what_differs_on_the_others(world: World) -> None:
     world.second.run("sed", "-i", "s/deadline_ms = 5000/deadline_ms = 4000/", "/etc/edge-agent/config.toml")
-    world.run(playbook("report"))
+    assert world.run(playbook("report")).code == 2
     rows = {line.split("|")[1].strip(): line for line in report(world).splitlines()[2:]}
     assert sorted(rows) == sorted((FIRST, SECOND, AWAY))
     assert "not reached" in rows[AWAY]
@@ -171,7 +171,7 @@ def test_report_names_the_board_that_was_not_reached_and_what_differs_on_the_oth
     world.run(playbook("report"))
     assert "config.toml" not in report(world)
     # With --limit, only of these boards.
-    world.run(f"{playbook('report')} --limit {FIRST}")
+    assert world.run(f"{playbook('report')} --limit {FIRST}").code == 0
     assert [line.split("|")[1].strip() for line in report(world).splitlines()[2:]] == [FIRST]
 
 
