@@ -9,6 +9,7 @@ import sys
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.core.clock import parse_timestamp, rfc3339
+from edge_agent.core.config import Config
+from edge_agent.core.kinds.registry import TaskConfig
 from edge_agent.core.labelled import RowsError, read_text, write_rows
-from edge_agent.core.signal_tables import MOMENTARY
+from edge_agent.core.signal_tables import MOMENTARY, SignalsTable
 from edge_agent.core.terminal import fail
 from edge_agent.core.wording import printable, printable_json, shown
 from edge_agent.loader import load_config
@@ -47,87 +50,114 @@ def rows(
 ) -> int:
     """Writes the rows, and prints how many; returns the exit code. Raises ConfigError."""
     config = load_config(config_path)
-    tables = config.tasks[task].signal_tables if task in config.tasks else ()
-    if not tables:
-        return fail(f"tasks: should be one with `signals` (got {shown(task)})")
     try:
-        logbook = {} if faults is None else read_faults(faults)
-        log_ends_at = max(
-            (edge for known in _edges(logbook).values() for edge in known if edge < math.inf), default=math.inf
-        )
-        recorded = [row for table in tables for row in recorded_rows(config.state_dir, table)]
+        tables = _tables_of(config, task)
+        whole_log = {} if faults is None else read_faults(faults)
+        recorded = _recorded(config, tables)
         machines = {row["machine"] for row in recorded}
-        # A log of the whole plant has machines, and answers, of other tasks.
-        others = [table for table in config.signals if table not in tables] if logbook.keys() - machines else ()
-        of_others = {row["machine"] for table in others for row in recorded_rows(config.state_dir, table)} - machines
-        skipped = sorted(logbook.keys() & of_others)
-        logbook = {machine: intervals for machine, intervals in logbook.items() if machine not in of_others}
-        answers = {fault.answer for intervals in logbook.values() for fault in intervals}
-        for answer in sorted(answers | ({otherwise} if otherwise is not None else set())):
-            if fault := config.tasks[task].row_fault(answer):
-                raise RowsError([fault])
-    except RowsError as error:
-        return fail("\n".join(error.faults))
-    except OSError as error:
-        return fail(f"{error.filename}: cannot be read: {error.strerror}")
-    if not recorded:
-        named = ", ".join(f"[signals.{table}]" for table in tables)
-        off = "".join(
-            f"; signals.{table}.record_every_s is 0" for table in tables if not config.signals[table].record_every_s
-        )
-        return fail(f"no rows written: no readings of {named} are recorded{off}")
-    window_s = max(config.signals[table].window_s for table in tables)
-    kept, left_out = [{"task": task, **row} for row in recorded], 0
-    if faults is not None:
-        kept = list(labelled(kept, logbook, window_s=window_s, otherwise=otherwise))
-        left_out = len(recorded) - len(kept)
-    if skipped:
-        print(f"{faults}: skipped {_listed(skipped)}, of which other tables have readings", file=sys.stderr)
-    if unknown := sorted(logbook.keys() - machines):
-        found = f"{faults}: no readings are recorded for {_listed(unknown)}"
-        if otherwise is not None:
-            # The readings of a fault whose machine is mistyped would get the answer of the others.
-            near = sorted({name for each in unknown for name in get_close_matches(each, machines, 3, 0.4)} or machines)
-            return fail(
-                f"{found}, but for {_listed(near)}; correct the names, or remove these lines: --else requires it"
-            )
-        print(found, file=sys.stderr)
-    if not kept:
-        return fail(f"no rows written: no reading is in an interval of {faults}; --else gives the others an answer")
-    try:
+        skipped = _machines_of_other_tables(config, tables, whole_log.keys() - machines)
+        logbook = {machine: intervals for machine, intervals in whole_log.items() if machine not in skipped}
+        _check_answers(config.tasks[task], logbook, otherwise)
+        if not recorded:
+            raise RowsError([_nothing_recorded(config, tables)])
+        kept = [{"task": task, **row} for row in recorded]
+        window_s = max(config.signals[table].window_s for table in tables)
+        if faults is not None:
+            if skipped:
+                print(f"{faults}: skipped {_listed(skipped)}, of which other tables have readings", file=sys.stderr)
+            _report_unknown_machines(faults, logbook.keys(), machines, is_rest_labelled=otherwise is not None)
+            kept = list(labelled(kept, logbook, window_s=window_s, otherwise=otherwise))
+            if not kept:
+                rule = f"no reading is in an interval of {faults}; --else gives the others an answer"
+                raise RowsError([f"no rows written: {rule}"])
         write_rows(out, kept, force=force)
     except RowsError as error:
         return fail("\n".join(error.faults))
-    counts = Counter(row["answer"] for row in kept if "answer" in row)
+    counts, left_out = Counter(row["answer"] for row in kept if "answer" in row), len(recorded) - len(kept)
     if as_json:
         print(printable_json({"task": task, "rows": len(kept), "labels": dict(counts), "left_out": left_out}))
-    else:
-        listed = ", ".join(f"{label} {count}" for label, count in counts.items())
-        print(printable(f"{out}: {len(kept)} rows{': ' if listed else ''}{listed}"))
-        if left_out:
-            around = f"from {window_s:g} s before a start or an end to {_LEFT_OUT_AFTER * window_s:g} s after it"
-            print(f"left out {left_out}: without an answer, or {around}")
-        if later := _after_the_log(kept, log_ends_at, otherwise):
-            told = f"{faults} ends at {rfc3339(log_ends_at)}; rows with {shown(otherwise)} after that: {later}"
-            print(printable(f"{told}; add faults that have begun since then"))
-        has_windows = any(
-            not MOMENTARY.issuperset(signals.features_of(value))
-            for signals in map(config.signals.__getitem__, tables)
-            for value in signals.values
-        )
-        if faults is not None and has_windows and _lacks_changes(kept, logbook, window_s):
+        return 0
+    listed = ", ".join(f"{label} {count}" for label, count in counts.items())
+    print(printable(f"{out}: {len(kept)} rows{': ' if listed else ''}{listed}"))
+    if left_out:
+        around = f"from {window_s:g} s before a start or an end to {_LEFT_OUT_AFTER * window_s:g} s after it"
+        print(f"left out {left_out}: without an answer, or {around}")
+    if faults is not None:
+        _report_log_end(faults, whole_log, kept, otherwise)
+        has_windows = any(_has_windows(config.signals[table]) for table in tables)
+        if has_windows and _lacks_changes(kept, logbook, window_s):
             rule = f"record_every_s = {window_s / 5:g} records more of them"
-            print(
-                f"few rows are within {window_s:g} s after a start or an end, so a model may give no label then; {rule}"
-            )
+            near = f"few rows are within {window_s:g} s after a start or an end"
+            print(f"{near}, so a model may give no label then; {rule}")
     return 0
 
 
-def _after_the_log(rows: Iterable[Mapping[str, Any]], log_ends_at: float, otherwise: str | None) -> int:
-    """How many rows got the answer outside all intervals only because the log ends before them."""
+def _tables_of(config: Config, task: str) -> tuple[str, ...]:
+    tables = config.tasks[task].signal_tables if task in config.tasks else ()
+    if not tables:
+        raise RowsError([f"tasks: should be one with `signals` (got {shown(task)})"])
+    return tables
+
+
+def _recorded(config: Config, tables: Iterable[str]) -> list[dict[str, Any]]:
+    try:
+        return [row for table in tables for row in recorded_rows(config.state_dir, table)]
+    except OSError as error:
+        raise RowsError([f"{error.filename}: cannot be read: {error.strerror}"]) from error
+
+
+def _machines_of_other_tables(config: Config, tables: Sequence[str], machines: AbstractSet[str]) -> list[str]:
+    """Those of the machines of which other tables have readings: the log may be that of the whole plant."""
+    others = [table for table in config.signals if table not in tables] if machines else []
+    return sorted(machines & {row["machine"] for row in _recorded(config, others)})
+
+
+def _check_answers(task: TaskConfig, logbook: Mapping[str, Sequence[Fault]], otherwise: str | None) -> None:
+    answers = {fault.answer for intervals in logbook.values() for fault in intervals}
+    for answer in sorted(answers | ({otherwise} if otherwise is not None else set())):
+        if fault := task.row_fault(answer):
+            raise RowsError([fault])
+
+
+def _nothing_recorded(config: Config, tables: Sequence[str]) -> str:
+    named = ", ".join(f"[signals.{table}]" for table in tables)
+    off = "".join(
+        f"; signals.{table}.record_every_s is 0" for table in tables if not config.signals[table].record_every_s
+    )
+    return f"no rows written: no readings of {named} are recorded{off}"
+
+
+def _report_unknown_machines(
+    path: Path, logged: AbstractSet[str], machines: AbstractSet[str], *, is_rest_labelled: bool
+) -> None:
+    """Names the machines of the log without readings. Raises RowsError if their readings may be under other names."""
+    unknown = sorted(logged - machines)
+    if not unknown:
+        return
+    found = f"{path}: no readings are recorded for {_listed(unknown)}"
+    if is_rest_labelled:
+        # The readings of a fault whose machine is mistyped would get the answer of the others.
+        near = sorted({name for each in unknown for name in get_close_matches(each, machines, 3, 0.4)} or machines)
+        rule = "correct the names, or remove these lines: --else requires it"
+        raise RowsError([f"{found}, but for {_listed(near)}; {rule}"])
+    print(found, file=sys.stderr)
+
+
+def _report_log_end(
+    path: Path, log: Mapping[str, Sequence[Fault]], rows: Iterable[Mapping[str, Any]], otherwise: str | None
+) -> None:
+    """Says how many rows got the answer outside all intervals only because the log ends before them."""
     if otherwise is None:
-        return 0
-    return sum(row["answer"] == otherwise and (parse_timestamp(row["ts"]) or 0.0) > log_ends_at for row in rows)
+        return
+    ends_at = max((edge for known in _edges(log).values() for edge in known if edge < math.inf), default=math.inf)
+    later = sum(row["answer"] == otherwise and (parse_timestamp(row["ts"]) or 0.0) > ends_at for row in rows)
+    if later:
+        told = f"{path} ends at {rfc3339(ends_at)}; rows with {shown(otherwise)} after that: {later}"
+        print(printable(f"{told}; add faults that have begun since then"))
+
+
+def _has_windows(table: SignalsTable) -> bool:
+    return any(not MOMENTARY.issuperset(table.features_of(value)) for value in table.values)
 
 
 def _listed(names: Sequence[str]) -> str:
