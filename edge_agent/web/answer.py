@@ -87,8 +87,9 @@ class Mark:
     """Whether it gave none because its promise is not proven."""
     is_right: bool | None = None
     error: str | None = None
+    """Why the board did not keep it, in its words."""
     error_code: str | None = None
-    """Names an error that the page itself found, for readers of other languages."""
+    """The same if the page itself knows, as its texts name it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,10 +122,7 @@ class Answers(Part):
 
     def silence(self) -> Document:
         """What may be wrong if no answer has arrived at all, though boards were heard a while ago."""
-        if self._count or self._boards_s < _FIRST_ANSWER_S:
-            return {"reason": None, "reason_code": None}
-        text = "no answer has arrived since this page was started; may the account `web` read the topics of answers?"
-        return {"reason": text, "reason_code": "silence"}
+        return {"reason": None if self._count or self._boards_s < _FIRST_ANSWER_S else "silence"}
 
     def rows(self, wanted: Wanted, before: int | None = None) -> Document:
         """The answer to `GET /api/v1/answers`: the newest first. `cursor` counts all that ever came.

@@ -132,7 +132,7 @@ class Checks:
             "open": len(offered),
             "checks": checks,
             "needs": self._needs(wanted.device, wanted.task),
-            **({"reason": None, "reason_code": None} if checks else self._reason(wanted) or otherwise),
+            **({"reason": None} if checks else self._reason(wanted) or otherwise),
         }
 
     def _check(self, answer: Answer, task: Document) -> Document:
@@ -185,21 +185,18 @@ class Checks:
         )
 
     def _reason(self, wanted: Wanted) -> Document | None:
-        """Why there is nothing to check: a text, and a code for readers of other languages."""
+        """Why there is nothing to check, as the page's texts name it."""
         if unheard := self._count_unheard(wanted):
-            text = "kept checks can be answered once their boards are heard again"
-            return {"reason": text, "reason_code": "unheard", "unheard": unheard}
+            return {"reason": "unheard", "unheard": unheard}
         if not self._tasks.by_name:
-            return {"reason": "no board has named its tasks yet", "reason_code": "no_tasks"}
+            return {"reason": "no_tasks"}
         if not any(
             number_at(task, "audit_rate") or text_at(task, "kind") == "unusual" for task in self._tasks.by_name.values()
         ):
-            text = "no task asks for feedback: set `audit_rate`, and `enabled = true` in [feedback]"
-            return {"reason": text, "reason_code": "no_audits"}
+            return {"reason": "no_audits"}
         if self._without_input:
-            tasks = ", ".join(sorted({name for _, name in self._without_input})[:5])
-            text = f'audits come without their input, so nobody can check them: set `echo_input = "audits"` for {tasks}'
-            return {"reason": text, "reason_code": "without_input", "reason_tasks": tasks}
+            tasks = sorted({name for _, name in self._without_input})[:5]
+            return {"reason": "without_input", "reason_tasks": ", ".join(tasks)}
         return None
 
     def may_be_revealed_by(self, bare: Answer) -> bool:

@@ -62,34 +62,25 @@ class Feedback(Part):
         mark.number = self._live.publish(json_publication(topic, feedback, correlation=mark.name.encode()))
         mark.state, mark.sent_at = MarkState.SENT, now
         if mark.number is None:
-            self._marks.end(mark, MarkState.REFUSED, error="the message cannot be sent", code="unsendable")
+            self._marks.end(mark, MarkState.REFUSED, code="unsendable")
 
     def _end_without_result(self, mark: Mark) -> None:
         row = self._live.rows.get(mark.answer.device or "")
         if not self._live.is_connected:
-            why, code = "the connection to the broker was lost", "broker"
+            why = "broker"
         elif row is not None and row.level in SILENT_LEVELS:
-            code = row.level.name.lower()
-            why = f"the board is {code}"
+            why = row.level.name.lower()
         else:
-            why, code = "may the account `web` write feedback?", "account"
-        error = f"no result within {RESULT_S:.0f} s: {why}"
-        self._marks.end(mark, MarkState.UNANSWERED, error=error, code=f"no_result.{code}")
+            why = "account"
+        self._marks.end(mark, MarkState.UNANSWERED, code=f"no_result.{why}")
 
     def sent(self, number: int, result: PublishResult) -> None:
         """With MQTT 5, a broker says at once that it refuses a message."""
         mark = next((mark for mark in self._marks if mark.number == number), None)
         if mark is None or mark.state is not MarkState.SENT or result is PublishResult.CONFIRMED:
             return
-        faults = {
-            PublishResult.FORBIDDEN: ("the broker refuses it: the account `web` may not write feedback", "forbidden"),
-            PublishResult.UNSENDABLE: (
-                "the broker refuses it: the message is too large or its topic invalid",
-                "unsendable",
-            ),
-        }
-        error, code = faults.get(result, ("the broker refuses it for now", "refused"))
-        self._marks.end(mark, MarkState.REFUSED, error=error, code=code)
+        codes = {PublishResult.FORBIDDEN: "forbidden", PublishResult.UNSENDABLE: "unsendable"}
+        self._marks.end(mark, MarkState.REFUSED, code=codes.get(result, "refused"))
 
     def receive(self, message: Message, wall: float) -> None:
         names = wildcard_values(self._results, message.topic)
@@ -107,13 +98,13 @@ class Feedback(Part):
             self._marks.end(mark, MarkState.KEPT, data=object_at(result, "data"))
             self._live.journal.add(_entry_of(mark, wall))
             return
-        error = cut(text_at(result, "error.message") or "the board gives no reason", _MAX_ERROR)
         if text_at(result, "error.code") == CommandCode.NOT_FOUND:
             # The board no longer waits for feedback, so the output need not stay hidden.
-            too_old = f"too old for this board: {error}"
-            self._marks.end(mark, MarkState.REFUSED, data={}, error=too_old, code="too_old")
+            self._marks.end(mark, MarkState.REFUSED, data={}, code="too_old")
+        elif error := text_at(result, "error.message"):
+            self._marks.end(mark, MarkState.REFUSED, error=cut(error, _MAX_ERROR))
         else:
-            self._marks.end(mark, MarkState.REFUSED, error=error)
+            self._marks.end(mark, MarkState.REFUSED, code="no_reason")
 
     def _mark_of(self, message: Message, device: str, task: str, result: Document) -> Mark | None:
         """The mark that a result belongs to: by its correlation, or with MQTT 3.1.1 the first one with its id."""

@@ -116,7 +116,7 @@ def test_tasks_that_no_board_names_or_too_many_of_one_leave_no_trace() -> None:
     assert len(bench.browser.get("/api/v1/tasks").json()["targets"][1]["tasks"]) == 64
     bench.reply("forged", please_check=True)
     bench.reply(please_check=True)
-    assert bench.checks()["reason"].endswith("for triage")
+    assert bench.checks()["reason_tasks"] == "triage"
 
 
 def test_the_bytes_of_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,4 +229,4 @@ def test_a_broker_that_lets_the_page_only_read_is_named(tmp_path: Path, monkeypa
             client.publish(f"{base}/infer/t/response", json.dumps(reply))
             mark = mark_and_wait(browser, first_check(browser, "t")["key"], answer="a")
     assert mark["state"] == "refused"
-    assert mark["error"] == "the broker refuses it: the account `web` may not write feedback"
+    assert mark["error_code"] == "forbidden"

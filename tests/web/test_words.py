@@ -10,7 +10,7 @@ from edge_agent.status.health import REASONS
 from edge_agent.tools.watch.advice import ADVICE
 from edge_agent.tools.watch.site import BoardLevel
 from edge_agent.tools.watch.table import level_word
-from edge_agent.web import answers, checks, feedback, journal
+from edge_agent.web import checks, feedback, journal
 from edge_agent.web.live import SILENT_LEVELS
 from edge_agent.web.server import STATIC
 
@@ -66,7 +66,7 @@ def test_each_word_that_a_screen_names_exists() -> None:
 
 def test_each_fault_and_reason_that_the_server_names_has_words() -> None:
     faults = re.findall(r'code="(\w+)"', inspect.getsource(feedback))
-    reasons = re.findall(r'"reason_code": "(\w+)"', inspect.getsource(answers) + inspect.getsource(checks))
+    reasons = ["silence", *re.findall(r'"reason": "(\w+)"', inspect.getsource(checks))]
     assert len(faults) >= 2
     assert len(reasons) >= 4
     levels = [level.name.lower() for level in SILENT_LEVELS]

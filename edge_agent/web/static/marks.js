@@ -5,7 +5,7 @@ import { key } from "./choices.js";
 import { h } from "./dom.js";
 import { isLost, live, now } from "./live.js";
 import { button, outputWords, plain, writeButton } from "./widgets.js";
-import { duration, has, number, t } from "./words.js";
+import { duration, number, t } from "./words.js";
 
 const given = new Set(); // Given in this tab, for a page without users, where a name proves nothing.
 
@@ -71,8 +71,7 @@ function stateWords(mark) {
   if (mark.state === "waiting" && (isLost() || !live.broker.is_connected)) return t("mark.unsent");
   if (mark.state === "waiting")
     return t("mark.waiting", { length: duration(Math.max(0, Math.ceil(mark.sends_at - now()))) });
-  const code = `fault.${mark.error_code}`;
-  const why = has(code) ? t(code) : (mark.error ?? "");
+  const why = mark.error_code ? t(`fault.${mark.error_code}`) : (mark.error ?? "");
   if (mark.state === "refused") return t("mark.refused", { why });
   if (mark.state === "unanswered" && why) return `${t("mark.unanswered")} ${why}`;
   return t(`mark.${mark.state}`);

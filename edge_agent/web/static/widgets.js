@@ -287,11 +287,11 @@ export function degradedWords(name) {
   return has(`degraded.${name}`) ? t(`degraded.${name}`) : name;
 }
 
-// Why a list is empty, as the server says it.
-export function reasonWords({ reason, reason_code: code, reason_tasks: tasks }) {
+// Why a list is empty, if the server knows.
+export function reasonWords({ reason, reason_tasks: tasks }) {
   // Without a connection, nothing arrives whatever the account may read.
-  if (!live.broker.is_connected && ["no_tasks", "silence"].includes(code)) return t("reason.no_broker");
-  return has(`reason.${code}`) ? t(`reason.${code}`, { tasks }) : reason;
+  if (!live.broker.is_connected && ["no_tasks", "silence"].includes(reason)) return t("reason.no_broker");
+  return reason && t(`reason.${reason}`, { tasks });
 }
 
 // Why a write failed.
