@@ -84,7 +84,7 @@ from edge_agent.models.canaries import read_canaries
 from edge_agent.models.signatures import SIGNATURE_FILE
 from edge_agent.models.trust import Trust, read_keys
 from edge_agent.requests.collapse import is_collapsed
-from edge_agent.requests.rows import TaskRow, judged_fault, read_rows
+from edge_agent.requests.rows import TaskRow, check_required, judged_fault, read_rows
 from edge_agent.requests.task_tables import load_task_configs
 from edge_agent.requests.tasks import Task, prefixes_of, with_built_in
 from edge_agent.requests.templates import TemplateInputError, render

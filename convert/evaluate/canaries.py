@@ -20,7 +20,7 @@ from ..agent import (
 from ..agent import canaries as canary_format
 from ..errors import ConvertError, escaped
 from ..progress import OnProgress
-from .requests import Requests, read_requests, read_tasks
+from .requests import Requests, read_chat_requests, read_requests, read_tasks
 from .worker import AdaptedModel, open_worker
 
 TOLERANCES = canary_format.Tolerances(score=0.1, number=0.01)
@@ -40,7 +40,7 @@ def included_requests() -> Requests:
 
 def read_canary_requests(path: Path, tasks: dict[str, Task]) -> Requests:
     """A user's requests. Raises ConvertError."""
-    requests = read_requests(path, tasks)
+    requests = read_chat_requests(path, tasks)
     if (count := len(requests.requests)) > canary_format.MAX_CANARIES:
         rule = f"at most {canary_format.MAX_CANARIES} are allowed"
         raise ConvertError(f"{escaped(str(path))}: {count} requests, {rule}")

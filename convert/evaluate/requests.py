@@ -12,6 +12,7 @@ from ..agent import (
     Task,
     TaskRow,
     TemplateInputError,
+    check_required,
     compact_json,
     load_task_configs,
     read_rows,
@@ -65,9 +66,17 @@ def read_requests(path: Path, tasks: dict[str, Task], *, is_labelled: bool = Fal
     return Requests(hashlib.sha256("\n".join(content).encode()).hexdigest(), rows)
 
 
+def read_chat_requests(path: Path, tasks: dict[str, Task], *, is_labelled: bool = False) -> Requests:
+    """Rows that a board with a chat model would not refuse. Raises ConvertError."""
+    requests = read_requests(path, tasks, is_labelled=is_labelled)
+    with user_rows():
+        check_required(requests.requests)
+    return requests
+
+
 def read_labelled(path: Path, tasks: dict[str, Task]) -> Requests:
     """Rows with answers that their tasks can give. Raises ConvertError."""
-    labelled = read_requests(path, tasks, is_labelled=True)
+    labelled = read_chat_requests(path, tasks, is_labelled=True)
     for row in labelled.requests:
         if row.task.config.has_own_model:
             raise row_error(row, f"task: {row.task.name} has a model of its own, which `edge-convert train` judges")

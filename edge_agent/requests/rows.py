@@ -1,6 +1,6 @@
 """Rows of a file: each an input for a task, as a rule with its right answer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -70,6 +70,23 @@ def read_rows(path: Path, tasks: Mapping[str, Task], *, is_labelled: bool) -> li
     if faults or not rows:
         raise RowsError(faults or [f"{printable(str(path))}: has no rows"])
     return rows
+
+
+def check_required(rows: Iterable[TaskRow]) -> None:
+    """For rows that a chat model is asked about: with one, the board refuses an input without a `required` field.
+
+    Raises RowsError, which names the rows.
+    """
+    faults = []
+    for row in rows:
+        try:
+            row.task.check_required(row.input)
+        except Refusal as refused:
+            faults.append(f"{row.where}: {refused.error.message}")
+    if len(faults) > _MAX_FAULTS:
+        faults[_MAX_FAULTS:] = [f"{len(faults) - _MAX_FAULTS} more rows without a required field"]
+    if faults:
+        raise RowsError(faults)
 
 
 def judged_fault(task: Task) -> str | None:

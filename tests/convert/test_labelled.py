@@ -3,18 +3,21 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from convert.errors import ConvertError
+from convert.evaluate.canaries import read_canary_requests
 from convert.evaluate.comparison import measure_accuracy
-from convert.evaluate.requests import read_labelled, read_tasks
+from convert.evaluate.requests import Requests, read_labelled, read_tasks
 from convert.evaluate.worker import AdaptedModel
 from convert.measure.cache import write_cached
 from convert.report.quality import TaskAccuracy
 from edge_agent.core.kinds.extract import ExtractTask
+from edge_agent.requests.tasks import Task
 from edge_agent.tools.demo.readings import checkpoint_folder
 from tests.convert.conversions import Cli, run
 from tests.docs.pages import page, sample
@@ -39,6 +42,22 @@ def test_a_bad_line_is_refused_with_its_number(tmp_path: Path) -> None:
     (tmp_path / "labelled.csv").write_text("task,vibration,answer\nstate,1,normal\nstate,2,bad\n", "utf-8")
     with pytest.raises(ConvertError, match=r"/labelled\.csv:3: answer: should be one of normal"):
         read_labelled(tmp_path / "labelled.csv", read_tasks(write_tasks(tmp_path)))
+
+
+@pytest.mark.parametrize("read", [read_labelled, read_canary_requests])
+def test_rows_that_the_board_would_refuse_are_refused(
+    tmp_path: Path, read: Callable[[Path, dict[str, Task]], Requests]
+) -> None:
+    tasks = read_tasks(write_tasks(tmp_path, TASKS + 'required = ["load", "motor.rpm"]\n'))
+    row: dict[str, Any] = {"input": {"vibration": 1, "load": 2, "motor": {"rpm": 3}}, "answer": "normal"}
+    good = write_lines(tmp_path / "good.jsonl", row)
+    assert len(read(good, tasks).requests) == 1
+    bad = write_lines(tmp_path / "bad.jsonl", row, *[row | {"input": {"vibration": 1, "load": None}}] * 25)
+    with pytest.raises(ConvertError) as caught:
+        read(bad, tasks)
+    first, *_, last = str(caught.value).splitlines()
+    assert first.startswith(f"{bad}:2: input: should have load, motor.rpm, because of `tasks.state.required` (got ")
+    assert last == "5 more rows without a required field"
 
 
 def test_a_pipe_is_refused(tmp_path: Path, demo_bundle: Path, cli: Cli) -> None:

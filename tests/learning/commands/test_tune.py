@@ -48,6 +48,10 @@ system = "Name the sound."
 labels = ["calm", "loud"]
 [tasks.chat]
 kind = "generate"
+[tasks.level]
+kind = "classify"
+labels = ["calm", "loud"]
+required = ["db"]
 """
 
 
@@ -307,9 +311,10 @@ def test_ctrl_c_ends_with_what_is_known(tmp_path: Path, tune: EdgeAgent, monkeyp
 @pytest.mark.parametrize(
     ("task", "options", "fault"),
     [
-        ("chat", ["--labelled", "rows.jsonl"], 'kind classify: sound (got "chat", of the kind generate)'),
+        ("chat", ["--labelled", "rows.jsonl"], 'kind classify: sound, level (got "chat", of the kind generate)'),
         ("sound", [], "no rows: give --labelled"),
         ("sound", ["--labelled", "few.jsonl"], "at least 20 labelled rows with different inputs (got 1)"),
+        ("level", ["--labelled", "few.jsonl"], "few.jsonl:1: input: should have db, because of `tasks.level.required`"),
         ("sound", ["--labelled", "bad.jsonl"], "bad.jsonl:1: answer: should be one of calm, loud"),
     ],
 )

@@ -18,7 +18,7 @@ from edge_agent.learning.commands.tune.search import Search, TuneError, best_lab
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
 from edge_agent.models.record import in_force, trust_in_force
-from edge_agent.requests.rows import TaskRow, read_rows
+from edge_agent.requests.rows import TaskRow, check_required, read_rows
 from edge_agent.requests.tasks import Task
 from edge_agent.tools.tasks import TaskError, classify_task
 from edge_agent.worker.client import WorkerError, started
@@ -44,6 +44,8 @@ def tune(options: argparse.Namespace) -> int:
         progress.say("loading the model")
         configured = config.models["default"]
         model = open_model("default", in_force(config), trust_in_force(config), configured.chat_templates)
+        if rows and not model.reads_fields:
+            check_required(rows)
         with (
             tempfile.TemporaryDirectory(prefix="edge-agent-tune-") as folder,
             # As `run` does, with a state of its own.
@@ -67,6 +69,7 @@ def tune(options: argparse.Namespace) -> int:
             )
             search.run()
     except RowsError as error:
+        progress.clear()
         return max(fail(fault) for fault in error.faults)
     except (TuneError, TaskError, ModelError, WorkerError, OSError) as error:
         progress.clear()
