@@ -344,6 +344,8 @@ def _rows(options: argparse.Namespace) -> int:
     Exit codes: 0 written, 1 no row or failed, 64 usage, 78 bad configuration.
     """
     otherwise = getattr(options, "else")
+    if otherwise is not None and options.faults is None:
+        raise OptionError("--else: requires --faults")
     if options.recorded or options.faults:
         from edge_agent.signals import rows as recorded
 
@@ -351,8 +353,6 @@ def _rows(options: argparse.Namespace) -> int:
             options.config, options.task, options.out, faults=options.faults, otherwise=otherwise,
             force=options.force, as_json=options.json,
         )  # fmt: skip
-    if otherwise is not None:
-        raise OptionError("--else: requires --faults")
     from edge_agent.learning.commands.rows import rows
 
     return rows(options.config, options.task, options.out, force=options.force, as_json=options.json)

@@ -239,7 +239,9 @@ def test_if_nothing_is_recorded_the_key_is_named(edge_agent: EdgeAgent) -> None:
     ended, _ = rows(edge_agent, "--recorded")
     assert ended.returncode == 1
     assert "no readings of [signals.pump] are recorded" in ended.stderr
-    assert edge_agent("rows", "pump", "--else", "normal", "--config", "config.toml").returncode == 64
+    for options in ([], ["--recorded"]):
+        ended = edge_agent("rows", "pump", "--else", "normal", "--config", "config.toml", *options)
+        assert (ended.returncode, ended.stderr) == (64, "edge-agent: --else: requires --faults\n")
 
 
 def test_recorded_readings_take_no_more_disk_than_allowed(folder: Path) -> None:
