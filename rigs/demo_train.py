@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from convert.learning.recipe import MAX_STEPS
 from edge_agent.core.kinds.unusual import USUAL
 from edge_agent.core.terminal import aligned
 from rigs.bench.agent import BASE, AgentSide, running_agent
@@ -54,6 +55,9 @@ def main() -> int:
         run("edge_agent", "rows", WATCH, *config, "--out", str(folder / "found.jsonl"), "--force")
     faults = sum(fault != "normal" for fault in later)
     print(f"{noticed} of {faults} faults were noticed and named\n", flush=True)
+    if steps < MAX_STEPS:
+        told = f"To save time, the next training makes only {steps} steps, enough for a simulated pump, and warns of it"
+        print(f"{told}. For a real machine, leave --steps out: it then makes {MAX_STEPS:,}.\n", flush=True)
     rows = ("--unlabelled", "week.jsonl", "--labelled", "found.jsonl", "--classify", STATE)
     convert(folder, "train", *rows, "--out", "state", "--name", "state", "--steps", str(steps))
     convert(folder, "extend", "state", "--students", "watch", "--out", "pump")
