@@ -1,6 +1,7 @@
 """Numbers that are far from the others of their field, such as glitches and the error codes of sensors."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ _FAR, _JUMP = 2.0, 3.0
 # So is the least or greatest number of a field with many distinct ones if at least _MIN_EQUAL rows have it, but at most
 # a share of _MAX_EQUAL, and the gap to the next one is at least _GAP of the spread and _GAPS times the median gap.
 _MIN_EQUAL, _MAX_EQUAL, _GAP, _GAPS, _MIN_DISTINCT = 3, 0.3, 0.1, 10.0, 20
+# A value outside the ordinary numbers of its field is a code if this many rows have it, in any field.
+MIN_CODE_ROWS = 2
 Numbers = npt.NDArray[np.float64]
 
 
@@ -40,13 +43,23 @@ def code_text(code: ErrorCode) -> str:
     return shown(code) if isinstance(code, str) else f"{code:g}"
 
 
-def ordinary_numbers(numbers: Numbers) -> Numbers:
-    """Sorted numbers without those that are far from the others."""
+def ordinary_numbers(numbers: Numbers, codes: Collection[ErrorCode] = ()) -> Numbers:
+    """Sorted numbers without those that are far from the others. codes: those of other fields, which may be nearer."""
     while True:
-        near = _without_code(_without_far(-_without_far(-numbers[::-1])[::-1]))
+        near = _without_code(_without_far(-_without_far(-numbers[::-1])[::-1]), codes)
         if len(near) == len(numbers):
             return numbers
         numbers = near
+
+
+def ordinary_by_field(numbers: Mapping[str, Numbers]) -> dict[str, Numbers]:
+    """The same of each field. A code of one field is no ordinary number of another where it is apart, but less far."""
+    far = Counter[ErrorCode]()
+    for of_field in numbers.values():
+        low, high = ordinary_numbers(of_field)[[0, -1]]
+        far.update(of_field[(of_field < low) | (of_field > high)].tolist())
+    codes = {code for code, count in far.items() if count >= MIN_CODE_ROWS}
+    return {name: ordinary_numbers(of_field, codes) for name, of_field in numbers.items()}
 
 
 def spread_of(numbers: Numbers) -> tuple[float, float]:
@@ -71,15 +84,19 @@ def _without_far(numbers: Numbers) -> Numbers:
     return numbers[: 1 + int(np.argmax(is_far))] if spread and np.any(is_far) else numbers
 
 
-def _without_code(numbers: Numbers) -> Numbers:
-    """Without the least or the greatest number, if many rows have exactly it and it is apart from all others."""
+def _without_code(numbers: Numbers, codes: Collection[ErrorCode]) -> Numbers:
+    """Without the least or the greatest number, if it is apart from all others, and many rows have exactly it.
+
+    If it is a code in another field, a smaller gap and one row are enough.
+    """
     distinct, counts = np.unique(numbers, return_counts=True)
     if len(distinct) <= _MIN_DISTINCT:
         return numbers
     for end, others in ((0, distinct[1:]), (-1, distinct[:-1])):
         gap = abs(distinct[end] - others[end])
         rest: Numbers = numbers[numbers != distinct[end]]
-        is_apart = gap > max(_GAP * spread_of(rest)[1], _GAPS * float(np.median(np.diff(others))))
-        if is_apart and _MIN_EQUAL <= counts[end] <= _MAX_EQUAL * len(numbers):
+        is_known = float(distinct[end]) in codes
+        min_gap = max(0.0 if is_known else _GAP * spread_of(rest)[1], _GAPS * float(np.median(np.diff(others))))
+        if gap > min_gap and (1 if is_known else _MIN_EQUAL) <= counts[end] <= _MAX_EQUAL * len(numbers):
             return rest
     return numbers

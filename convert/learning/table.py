@@ -19,15 +19,13 @@ from ..agent import (
 )
 from ..errors import ConvertError
 from .margins import accepted_range, widening_of
-from .outliers import Numbers, ordinary_numbers, outliers_of
+from .outliers import MIN_CODE_ROWS, Numbers, ordinary_by_field, outliers_of
 from .training_rows import Row, by_task
 
 BINS = 64
 ANSWER_BINS = 32
 # A field is a number if at least this share of its values are numbers.
 MIN_NUMBER_SHARE = 0.95
-# A value outside the ordinary numbers of its field is a code if this many rows have it, in any field.
-MIN_CODE_ROWS = 2
 
 
 def build_table(rows: Sequence[Row]) -> FieldTable:
@@ -37,7 +35,7 @@ def build_table(rows: Sequence[Row]) -> FieldTable:
     """
     names = dict.fromkeys(name for row in rows for name in row.values)
     values = {name: [row.values[name] for row in rows if name in row.values] for name in names}
-    ordinary = {name: ordinary_numbers(numbers) for name in names if (numbers := _numbers(values[name])) is not None}
+    ordinary = ordinary_by_field({name: numbers for name in names if (numbers := _numbers(values[name])) is not None})
     widening = widening_of([(numbers, [row.values.get(name) for row in rows]) for name, numbers in ordinary.items()])
     fields = [_input_field(name, ordinary.get(name), len(ordinary), widening) for name in names]
     outliers = {field.name: Counter(outliers_of(field, values[field.name])) for field in fields}

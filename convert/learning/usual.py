@@ -7,7 +7,7 @@ those that give held-out rows the highest density.
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,6 +140,8 @@ def learn_and_find_rarest(
         in_state = in_other_states(names, rows)
         parts = _spread_out(in_state, parts)
         numbers = [_number_field(name, rows, in_state) for name in names]
+        codes = {number for field in numbers for code in field.codes if (number := number_of(code)) is not None}
+        numbers = [_number_field(name, rows, in_state, codes) for name in names]
         values = tuple(_value_field(name, rows) for name in _names(rows) if name not in names)
         z, is_fitted, is_clean = _matrix(rows, numbers, in_state)
         max_count = min(MAX_COMPONENTS, max_bytes // (max(len(numbers), 1) ** 2 * _COVARIANCE_BYTES))
@@ -205,7 +207,9 @@ def _spread_out(in_state: Bools, parts: Indices) -> Indices:
     return spread
 
 
-def _number_field(name: str, rows: Sequence[Values], in_state: Bools) -> NumberField:
+def _number_field(
+    name: str, rows: Sequence[Values], in_state: Bools, codes_elsewhere: Collection[float] = ()
+) -> NumberField:
     """Texts, and numbers far from all others of their field and of another state, are codes if several rows have them.
 
     A text that only one row has counts as an unknown one.
@@ -213,9 +217,11 @@ def _number_field(name: str, rows: Sequence[Values], in_state: Bools) -> NumberF
     given = [row[name] for row in rows if name in row]
     by_row = _numbers(name, rows)
     numbers = np.sort(by_row[~np.isnan(by_row)])
-    ordinary = ordinary_numbers(numbers)
+    ordinary = ordinary_numbers(numbers, codes_elsewhere)
     of_state = by_row[in_state & ~np.isnan(by_row)]
-    usual = [*ordinary[[0, -1]], *(ordinary_numbers(np.sort(of_state))[[0, -1]] if len(of_state) else ())]
+    usual = [*ordinary[[0, -1]]]
+    if len(of_state):
+        usual += [*ordinary_numbers(np.sort(of_state), codes_elsewhere)[[0, -1]]]
     counts = Counter(of_state.tolist())
     # A code comes in every state. Where the machine has several, one of them may be far from all others.
     usual += [

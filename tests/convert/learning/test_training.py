@@ -25,6 +25,7 @@ from convert.learning.summary import print_training
 from convert.learning.table import build_table
 from convert.learning.together import learn_numbers, with_held_out, with_scores
 from convert.learning.training_rows import Row, read_training_rows
+from convert.learning.usual import learn_usual
 from edge_agent.core import extras
 from edge_agent.gguf import field_table
 from edge_agent.gguf.field_table import FINGERPRINT_BYTES, FieldTable, fingerprint
@@ -498,6 +499,24 @@ def test_a_code_is_odd_in_a_field_that_no_row_had_it_in(tmp_path: Path) -> None:
         for code in (-99, 0)
     }
     assert odd == {-99: {"bar": "out-of-range"}, 0: {"rms": "out-of-range", "bar": "out-of-range"}}
+
+
+def test_a_code_of_one_field_is_no_number_of_a_wide_one_either(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    values: list[dict[str, Any]] = [
+        {"rms": 2 + draw.normal() / 4, "rpm": draw.uniform(0, 1500), "flow": draw.uniform(0, 30) if at % 20 else 0}
+        for at in range(400)
+    ]
+    for at, code in enumerate([-99, 0] * 3):
+        values[50 * at + 1]["rms"] = code
+    values[7]["rpm"] = -99
+    rows = read(
+        tmp_path, "".join(json.dumps({"input": one, "answer": LABELS[at % 2]}) + "\n" for at, one in enumerate(values))
+    )
+    # A flow may be 0, although a vibration of 0 is a code.
+    assert [field.codes for field in build_table(rows).fields] == [(-99.0, 0.0), (-99.0,), ()]
+    assert any("the field rpm: 1 row has -99: an error code" in doubt for doubt in read_as(rows)[1])
+    assert [field.low >= 0 for field in learn_usual(values).numbers] == [True] * 3
 
 
 def test_margins_are_narrow_where_rows_are_many_and_wide_where_they_drift(tmp_path: Path) -> None:
