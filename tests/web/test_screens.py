@@ -1,5 +1,6 @@
 """The page in a real Chromium: every screen, narrow and wide, light and dark, by keys and by touch."""
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -279,6 +280,21 @@ def test_the_page_speaks_german_to_who_prefers_it(world: World) -> None:
             world.open(view, screen)
             assert view.locator("html").get_attribute("lang") == "de"
             assert too_wide(view) == []
+        site = world.stage.site
+        site.alarm(FINE[0], "accuracy-low", message="wrong since 2026-11-30T03:02:32.084Z")
+        fields = {"restarts": 1, "pid": 3588, "reason": "killed by SIGKILL"}
+        site.publish(f"{site.base(FINE[0])}/event/worker-restarted", {"ts": "2026-11-30T03:02:32.084Z", **fields})
+        try:
+            world.open(view, "alarms")
+            hot, wrong = (view.locator(".alarms > li", has_text=name) for name in ("Überhitzung", "zu oft falsch"))
+            expect(hot).to_contain_text("Was tun: Gerät kühlen oder weniger Anfragen schicken.")
+            expect(hot.locator("[lang=en]")).to_have_text(HEAT)
+            expect(wrong.locator("[lang=en]")).to_have_text(re.compile(r"^wrong since (30\. Nov\., )?\d\d:\d2:32$"))
+            expect(view.locator(".journal")).to_contain_text(
+                "Prozess des Modells neu gestartet: Neustarts: 1; PID: 3588; Grund: killed by SIGKILL"
+            )
+        finally:
+            site.end_alarm(FINE[0], "accuracy-low")
         # Features of signals, and the same numbers on each screen.
         features = {"last": 9.11, "mean_10m": 11.3014, "min_10m": 5.3, "std_10m": 3.78679, "slope_10m": -0.561569}
         reading = {"current_a": features, "speed_rpm": 2951, "pressure_bar": 3.982}

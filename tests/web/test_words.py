@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from edge_agent.status.alarms import ALARMS
 from edge_agent.status.health import REASONS
 from edge_agent.tools.watch.advice import ADVICE
 from edge_agent.tools.watch.site import BoardLevel
@@ -46,8 +47,9 @@ def test_each_alarm_reason_and_level_has_advice_as_in_watch() -> None:
     assert advised - {"other"} == ADVICE.keys()
 
 
-def test_each_reason_of_health_has_words() -> None:
-    assert {f"phrase.{reason}" for reason in REASONS} <= set(WORDS["en"])
+def test_each_alarm_and_reason_of_health_has_words() -> None:
+    names = {*REASONS, *(rule.name for rule in ALARMS)}
+    assert {f"phrase.{name}" for name in names} <= set(WORDS["en"])
 
 
 def test_each_event_that_the_journal_always_keeps_has_words() -> None:

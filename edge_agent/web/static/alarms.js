@@ -15,6 +15,7 @@ import {
   severityMark,
   since,
 } from "./widgets.js";
+import { alarmTitle, boardWords } from "./phrases.js";
 import { poller } from "./poller.js";
 import { seenView } from "./seen.js";
 import { t } from "./words.js";
@@ -108,7 +109,7 @@ function current() {
         h("p", { class: "alarm-name" },
           severityMark(severity),
           " ",
-          h("b", null, name),
+          alarmTitle(name),
           " ",
           h("span", { class: "quiet" }, t("n_boards", { n: alarms.length }))),
         h("p", { key: "todo" }, h("b", null, t("todo")), " ", alarmAdvice(name)),
@@ -118,6 +119,7 @@ function current() {
               link(boardAddress(alarm.device), {}, alarm.device),
               " ",
               h("span", { class: "quiet" }, since(alarm.since)),
-              alarm.message ? ` ${alarm.message}` : "",
+              " ",
+              boardWords(alarm.message),
               seenView(alarm.device, alarm)))))))];
 }

@@ -10,7 +10,8 @@ import { draw, h } from "./dom.js";
 import { setKeys } from "./keys.js";
 import * as site from "./live.js";
 import { loginScreen, passwordDialog } from "./login.js";
-import { button, isWall, LEVELS, levelMark, link, loginAddress, phraseWords } from "./widgets.js";
+import { splitPhrase } from "./phrases.js";
+import { button, isWall, LEVELS, levelMark, link, loginAddress } from "./widgets.js";
 import { tryScreen } from "./try.js";
 import { chooseLanguage, clock, has, language, LANGUAGES, moment, t } from "./words.js";
 
@@ -161,7 +162,7 @@ function bars() {
       t(broker.since == null ? "bar.broker.never" : "bar.broker", {
         name: broker.name,
         time: moment(broker.since, site.now()),
-        trouble: broker.trouble ? phraseWords(broker.trouble) : t("bar.broker.trouble"),
+        trouble: broker.trouble ? splitPhrase(broker.trouble).words : t("bar.broker.trouble"),
       }));
   return broker.hint ? h("p", { class: "bar", key: "hint" }, hintWords(broker)) : null;
 }

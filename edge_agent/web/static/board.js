@@ -16,9 +16,10 @@ import {
   since,
   whyView,
 } from "./widgets.js";
+import { alarmTitle, boardWords } from "./phrases.js";
 import { poller } from "./poller.js";
 import { queueText } from "./boards.js";
-import { clock, duration, has, measured, number, percent, t, UNKNOWN } from "./words.js";
+import { duration, has, measured, number, percent, t, UNKNOWN } from "./words.js";
 
 const AGAIN_AFTER_MS = 5000;
 const SILENT = ["offline", "stale", "stopped"];
@@ -79,12 +80,12 @@ export function boardScreen({ route, redraw }) {
           h("p", { class: "alarm-name" },
             severityMark(alarm.severity),
             " ",
-            h("b", null, alarm.name),
+            alarmTitle(alarm.name),
             " ",
             isDoubtful ? null : h("span", { class: "quiet" }, since(alarm.since))),
           isDoubtful ? h("p", { class: "quiet", key: "doubt" }, t("alarm.doubtful")) : null,
-          h("p", { key: "message" }, alarm.message ?? t("alarm.no_message")),
           isDoubtful ? null : h("p", { key: "todo" }, h("b", null, t("todo")), " ", alarmAdvice(alarm.name)),
+          h("p", { key: "message" }, boardWords(alarm.message) ?? t("alarm.no_message")),
           seenView(device, alarm))));
   }
 

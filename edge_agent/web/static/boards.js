@@ -16,6 +16,7 @@ import {
   URGENT,
   whyView,
 } from "./widgets.js";
+import { boardWords, nameWords } from "./phrases.js";
 import { duration, number, t, UNKNOWN } from "./words.js";
 
 const FILTERS = {
@@ -135,7 +136,7 @@ function groups() {
     many.map(({ name, alarms, severity }) =>
       h("li", { key: name },
         severityMark(severity),
-        ` ${name}: ${t("n_boards", { n: alarms.length })} `,
+        ` ${nameWords(name)}: ${t("n_boards", { n: alarms.length })} `,
         link("alarms", {}, t("show")))));
 }
 
@@ -170,19 +171,20 @@ export function queueText(queue) {
 
 function whyLines(board) {
   if (board.level === "stale") {
-    const names = (board.alarms ?? []).map((alarm) => alarm.name).join(", ");
+    const names = (board.alarms ?? []).map((alarm) => nameWords(alarm.name)).join(", ");
     return [whyView(board), names ? h("p", { key: "#last", class: "quiet" }, t("alarm.last", { names })) : null];
   }
   return [
     (board.alarms ?? []).map((alarm) =>
       h("p", { key: alarm.name, class: alarm.severity === "warning" ? "" : "urgent" },
-        alarm.name,
+        nameWords(alarm.name),
         alarm.since == null ? "" : ` ${t("for", { length: duration(ageOf(alarm.since)) })}`,
-        alarm.message ? `: ${alarm.message}` : "",
-        " ",
+        ". ",
         h("b", null, t("todo")),
         " ",
-        alarmAdvice(alarm.name))),
+        alarmAdvice(alarm.name),
+        " ",
+        boardWords(alarm.message))),
     whyView(board)];
 }
 

@@ -1,7 +1,8 @@
 // The journal as a list by day; gaps are entries, too.
 
 import { h } from "./dom.js";
-import { boardAddress, link, phraseWords } from "./widgets.js";
+import { boardWords, eventWords, nameWords, phrasesView } from "./phrases.js";
+import { boardAddress, link } from "./widgets.js";
 import { clock, day, has, moment, t } from "./words.js";
 
 export function journalList(entries, { withDevice }) {
@@ -35,10 +36,23 @@ function timeOf(entry) {
 }
 
 function words(entry) {
-  const own = `${entry.what}.${entry.name}`;
-  const name = ["level", "event"].includes(entry.what) && has(own) ? t(own) : (entry.name ?? "");
-  const key = `entry.${entry.what}`;
-  const what = has(key) ? t(key, { name, by: entry.by ?? t("somebody") }) : `${entry.what} ${name}`;
-  const head = entry.what === "event" && entry.by ? t("entry.by", { what, by: entry.by }) : what;
-  return [head, entry.text && phraseWords(entry.text)].filter(Boolean).join(": ");
+  const { what, name, text } = entry;
+  const own = `${what}.${name}`;
+  const known = ["level", "event"].includes(what)
+    ? has(own)
+      ? t(own)
+      : name
+    : what === "feedback"
+      ? name
+      : nameWords(name);
+  const key = `entry.${what}`;
+  const head = has(key) ? t(key, { name: known ?? "", by: entry.by ?? t("somebody") }) : `${what} ${known}`;
+  const signed = what === "event" && entry.by ? t("entry.by", { what: head, by: entry.by }) : head;
+  return text ? [signed, ": ", textOf(what, text)] : signed;
+}
+
+function textOf(what, text) {
+  if (what === "event") return eventWords(text);
+  if (what === "feedback") return text.replace(/^(right|wrong)(?=: )/, (word) => t(word));
+  return what === "alarm" ? boardWords(text) : phrasesView(text);
 }

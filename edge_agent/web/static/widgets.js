@@ -2,6 +2,7 @@
 
 import { h } from "./dom.js";
 import { ageOf, isOld, live, now } from "./live.js";
+import { boardWords, splitPhrase } from "./phrases.js";
 import { duration, has, measured, moment, number, t, UNKNOWN } from "./words.js";
 
 export const isWall = new URLSearchParams(location.search).has("wall");
@@ -82,27 +83,6 @@ export function loginAddress() {
   return `login?back=${encodeURIComponent(location.hash)}`;
 }
 
-// What a board or the broker's connection says in one of few known phrases.
-export function phraseWords(phrases) {
-  return phrases.split("; ").map(onePhrase).join("; ");
-}
-
-function onePhrase(phrase) {
-  const [, length] = phrase.match(/^last heard (.+) ago, and its broker has lost what it said$/) ?? [];
-  if (length) return t("phrase.forgotten", { length });
-  const [, ago] = phrase.match(/^last health (.+?) ago(?:, due every .+)?$/) ?? [];
-  if (ago) return t("phrase.last_health", { length: ago });
-  const [, reason, task, open, until] = phrase.match(/^(audits-open: )?(.+): (\d+) open, answered until (\S+)$/) ?? [];
-  if (task) return (reason ? `${t("phrase.audits-open")}: ` : "") + openAuditsWords(task, open, Date.parse(until) / 1000);
-  const name = has(`phrase.${phrase}`) ? phrase : phrase.split(":", 1)[0];
-  return has(`phrase.${name}`) ? t(`phrase.${name}`) + phrase.slice(name.length) : phrase;
-}
-
-function openAuditsWords(task, open, until) {
-  const values = { task, open, time: moment(until, now()) };
-  return Number.isNaN(until) ? t("audits.never_answered", values) : t("audits.answered_until", values);
-}
-
 // "since 12:01 (4 min)", or that it began before the server was started.
 export function since(at) {
   if (at == null) return t("since.unknown");
@@ -145,9 +125,12 @@ export function whyView(board) {
   const ofLevel = phrases.some((phrase) => phrase.startsWith("not heard yet")) ? "" : `todo.${board.level}`;
   if (!todos.length && (isStale || !alarms.length) && has(ofLevel)) todos.push(ofLevel);
   if (!phrases.length && !todos.length) return null;
+  const known = phrases.map((phrase) => ({ phrase, ...splitPhrase(phrase) }));
   return h("p", { key: "#why", class: "why" },
-    phrases.map((phrase) => phraseWords(phrase) + (phrase === "promise-unproven" ? progressWords(board) : "")).join("; "),
-    todos.length ? [" ", h("b", null, t("todo")), " ", todos.map((key) => t(key)).join(" ")] : null);
+    known.map(({ phrase, words }) => words + (phrase === "promise-unproven" ? progressWords(board) : "")).join("; "),
+    todos.length ? [" ", h("b", null, t("todo")), " ", todos.map((key) => t(key)).join(" ")] : null,
+    " ",
+    boardWords(known.map(({ said }) => said).filter(Boolean).join("; ")));
 }
 
 function progressWords({ unproven }) {
