@@ -25,6 +25,7 @@ from edge_agent.core import pipe
 from edge_agent.core.clock import moment
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model, ModelError
+from edge_agent.core.run_note import STOPPED, RunNote
 from edge_agent.core.wording import cut, shown_path
 from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
@@ -129,7 +130,8 @@ class Agent:
             model_switch=self._model_switch,
             status=self._status,
         )
-        self._watchdog = Watchdog()
+        self._run_note = RunNote(config.state_dir)
+        self._watchdog = Watchdog(self._run_note.set_end)
         self._signals: deque[int] = deque()
         self._model_retry = ModelRetry(config)
         self._model_fault = model_fault
@@ -150,6 +152,10 @@ class Agent:
         if self._model_fault is None:
             self._supervisor.start(time.monotonic())
         self._connections.subscribe(self._commands.config)
+        # Before the connection, because paho sends twice what comes while it connects.
+        if last_end := self._run_note.begin():
+            log.warning("the run before this one was not stopped: %s", last_end)
+            self._status.publish_event("agent-restarted", {"reason": last_end})
         self._connections.start()
         for part in (self._pool, self._feed):
             if part is not None:
@@ -467,6 +473,7 @@ class Agent:
         self._connections.control.stop(GOODBYE_S)
         self._supervisor.stop(GOODBYE_S)
         self._renderer.stop()
+        self._run_note.set_end(STOPPED if self._exit_code == 0 else "it failed, its log says why")
 
 
 def _feed(config: Config, connections: Connections) -> Feed | None:

@@ -18,9 +18,13 @@ MONITOR_SILENCE_S = 30.0
 
 
 class Watchdog:
-    """Feeds systemd's watchdog, where there is one."""
+    """Feeds systemd's watchdog, where there is one.
 
-    def __init__(self) -> None:
+    note_end: keeps for the next run why this one will have been ended; None while there is no reason.
+    """
+
+    def __init__(self, note_end: Callable[[str | None], None]) -> None:
+        self._note_end = note_end
         self._interval_s = watchdog_interval_s()
         self._feed_at = 0.0
         self._fault: str | None = None
@@ -35,6 +39,8 @@ class Watchdog:
             notify("WATCHDOG=1")
         elif fault != self._fault:
             log.error("the watchdog is not fed: %s", fault)
+        if (fault is None) != (self._fault is None):
+            self._note_end(fault and f"the watchdog was not fed: {fault}")
         self._fault = fault
 
 

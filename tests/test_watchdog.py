@@ -35,14 +35,16 @@ def test_it_is_fed_three_times_in_an_interval_and_a_fault_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fed: list[float] = []
+    noted: list[str | None] = []
     now = 0.0
     monkeypatch.setenv("WATCHDOG_USEC", "30000000")
     monkeypatch.setattr("edge_agent.watchdog.notify", lambda _: fed.append(now))
-    watchdog = Watchdog()
+    watchdog = Watchdog(noted.append)
     for now in range(60):
-        fault = None if now < 25 else "the board has not been read for 99 s"
+        fault = "the board has not been read for 99 s" if 25 <= now < 45 else None
         watchdog.tick(lambda fault=fault: fault, now)  # type: ignore[misc]
-    assert fed == [0, 10, 20]
+    assert fed == [0, 10, 20, 50]
+    assert noted == ["the watchdog was not fed: the board has not been read for 99 s", None]
     assert [record.getMessage() for record in caplog.records] == [
         "the watchdog is not fed: the board has not been read for 99 s"
     ]
@@ -51,4 +53,4 @@ def test_it_is_fed_three_times_in_an_interval_and_a_fault_is_logged_once(
 def test_without_systemd_nothing_is_fed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WATCHDOG_USEC", raising=False)
     monkeypatch.setattr("edge_agent.watchdog.notify", lambda _: pytest.fail("it was fed"))
-    Watchdog().tick(lambda: pytest.fail("it was asked"), 1.0)
+    Watchdog(lambda _: None).tick(lambda: pytest.fail("it was asked"), 1.0)

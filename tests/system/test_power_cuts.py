@@ -109,6 +109,8 @@ def test_a_power_cut_at_any_point_of_a_switch_leaves_one_whole_verified_model(
         ended["before" if now == before else "after"] += 1
         board.start()
         assert board.answers_with() == hashes[now]
+    told = [event.json["reason"] for event in board.client.on(f"{board.base}/event/agent-restarted")]
+    assert told == ["killed"] * (CUTS // 2)
     assert board.agent.stop() == 0
     board.client.close()
     print(f"model in force after a cut, of the switch that it cut: {ended}")

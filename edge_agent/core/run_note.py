@@ -1,0 +1,49 @@
+"""A note in `state_dir` by which the next run of the agent learns how this one ended."""
+
+import json
+import logging
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from edge_agent.core.clock import moment
+from edge_agent.core.files import read_if_exists, write_atomically
+
+log = logging.getLogger(__name__)
+
+FILE = "run-1.json"
+STOPPED = "stopped"
+
+
+class RunNote:
+    """Belongs to the agent's thread. Its methods wait for the disk, and raise nothing because of it."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / FILE
+        self._boot = moment(time.monotonic()).boot
+
+    def begin(self) -> str | None:
+        """Notes that this run has begun; returns how the one before ended, None if it was stopped or is not known."""
+        last = self._read()
+        self.set_end(None)
+        match last:
+            case {"end": str(end)}:
+                return None if end == STOPPED else end
+            case {"end": None, "boot": self._boot}:
+                return "killed"
+            case {"end": None, "boot": str()}:
+                return "the board lost power or was reset"
+        return None
+
+    def set_end(self, end: str | None) -> None:
+        """How the run ends, or ends if nothing else is noted; None while it may only be killed."""
+        try:
+            write_atomically(self._path, json.dumps({"boot": self._boot, "end": end}).encode(), mode=0o600)
+        except OSError as error:
+            log.info("%s cannot be written, so the next run does not learn how this one ended: %s", self._path, error)
+
+    def _read(self) -> Any:
+        with suppress(OSError, ValueError):
+            return json.loads(read_if_exists(self._path) or b"null")
+        return None
