@@ -12,24 +12,42 @@ import signal
 import stat
 import sys
 from collections.abc import Callable
-from contextlib import suppress
-from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edge_agent.commands.fields import MAX_BY_CHARS
+from edge_agent.arguments import (
+    CLASSIFY,
+    CONFIG,
+    COUNT,
+    FORCE,
+    JSON,
+    MINUTES,
+    PERCENT,
+    PORT,
+    SECONDS,
+    SIGNING_KEY,
+    Option,
+    bus_options,
+    expect_option,
+    flag,
+    group,
+    option,
+    parse_name,
+    parse_object,
+    parse_time,
+)
 from edge_agent.core.config import OPERATIONS
 from edge_agent.core.config_file import ConfigError
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.kinds.registry import KINDS
 from edge_agent.core.log_limit import BoundedHandler
-from edge_agent.core.strict_json import NotJsonError, parse_json
+from edge_agent.core.strict_json import NotJsonError
 from edge_agent.core.terminal import fail
 from edge_agent.core.topics import NAME_PATTERN
 from edge_agent.core.version import ShowVersion
 from edge_agent.core.wording import printable, printable_json, shown
 from edge_agent.loader import DEFAULT_PATH, all_file_faults, config_hints, file_faults, load_config
-from edge_agent.tools.bus import NoAnswerError, OptionError, add_bus_options, bus_of, refuse_without_host
+from edge_agent.tools.bus import NoAnswerError, OptionError, bus_of, refuse_without_host
 from edge_agent.tools.schema import SCHEMAS
 
 # Modules of single commands are imported where they run: the daemon and check-config pay for none of them.
@@ -49,12 +67,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 _Run = Callable[[argparse.Namespace], int]
-# Adds itself to a parser or a group.
-_Option = Callable[[argparse._ActionsContainer], object]  # noqa: SLF001 - parsers and groups have no other common class
-_commands: list[tuple[_Run, str | None, tuple[_Option, ...]]] = []
+_commands: list[tuple[_Run, str | None, tuple[Option, ...]]] = []
 
 
-def _cli_command(*options: _Option, extra: str | None = None) -> Callable[[_Run], _Run]:
+def _cli_command(*options: Option, extra: str | None = None) -> Callable[[_Run], _Run]:
     """Makes a function a command, which cannot run where the packages of `extra` are missing."""
 
     def add(run: _Run) -> _Run:
@@ -64,89 +80,7 @@ def _cli_command(*options: _Option, extra: str | None = None) -> Callable[[_Run]
     return add
 
 
-def _value(name: str, text: str, kind: Callable[[str], Any] = str, **more: Any) -> _Option:
-    """An option or argument with a value; a word after its name stands for that in the help."""
-    flag, _, metavar = name.partition(" ")
-    return lambda to: to.add_argument(flag, metavar=metavar or None, type=kind, help=text, **more)
-
-
-def _flag(name: str, text: str) -> _Option:
-    return lambda to: to.add_argument(name, action="store_true", help=text)
-
-
-def _bus_options(default_config: Path | None = DEFAULT_PATH, *, has_device: bool = True) -> _Option:
-    return lambda to: add_bus_options(to, default_config, has_device=has_device)
-
-
-def _expect_option() -> _Option:
-    return _value("--expect FILE", "the boards to expect: an Ansible inventory, or a name per line", Path)
-
-
-def _group(*options: _Option, title: str | None = None) -> _Option:
-    """Options under a title; without one, options that exclude each other."""
-
-    def add(to: argparse._ActionsContainer) -> None:
-        group = to.add_argument_group(title) if title else to.add_mutually_exclusive_group()
-        for option in options:
-            option(group)
-
-    return add
-
-
-def _number(kind: type[int | float], min_value: float, max_value: float, rule: str) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        with suppress(ValueError):
-            if min_value <= (value := kind(text)) <= max_value:
-                return value
-        raise argparse.ArgumentTypeError(f"should be {rule} (got {shown(text)})")
-
-    return parse
-
-
-def _name(text: str) -> str:
-    if not 1 <= len(text) <= MAX_BY_CHARS:
-        raise argparse.ArgumentTypeError(f"should be 1 to {MAX_BY_CHARS} characters (got {len(text)})")
-    return text
-
-
-def _time(text: str) -> float:
-    with suppress(ValueError):
-        return datetime.fromisoformat(text).timestamp()
-    now = datetime.now(UTC).astimezone()
-    with suppress(ValueError):
-        today = datetime.combine(now.date(), time.fromisoformat(text))
-        return (today if today.timestamp() <= now.timestamp() else today - timedelta(days=1)).timestamp()
-    rule = "should be a date, a date with a time such as 2026-11-30T22:00, or a time such as 22:00"
-    raise argparse.ArgumentTypeError(f"{rule} (got {shown(text)})")
-
-
-def _json_object(text: str) -> dict[str, object]:
-    try:
-        value = parse_json(text)
-    except NotJsonError as error:
-        raise argparse.ArgumentTypeError(f"should be a JSON object: {error}") from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"should be a JSON object (got {shown(text)})")
-    return value
-
-
-_SECONDS = _number(float, 1e-9, 3600, "seconds, above 0 and up to 3600")
-_MINUTES = _number(float, 0.01, 1440, "minutes, 0.01 to 1440")
-_PERCENT = _number(float, 0, 1000, "percent, 0 to 1000")
-_COUNT = _number(int, 1, 10_000_000, "a whole number, 1 to 10000000")
-_PORT = _number(int, 1, 65535, "a port, 1 to 65535")
-_CONFIG = _value("--config FILE", "the configuration (default: %(default)s)", Path, default=DEFAULT_PATH)
-_JSON = _flag("--json", "prints one JSON object instead")
-_FORCE = _flag("--force", "replaces an existing file")
-_CLASSIFY = "a task of the kind classify"
-_SIGNING_KEY = _value(
-    "--command-key FILE",
-    "the file of the key that signs the command (default: the configuration's commands.key_file)",
-    Path,
-)
-
-
-@_cli_command(_CONFIG)
+@_cli_command(CONFIG)
 def _run(options: argparse.Namespace) -> int:
     """Serves requests until it is stopped.
 
@@ -184,7 +118,7 @@ def _run(options: argparse.Namespace) -> int:
         return fail(str(error))
 
 
-@_cli_command(_value("file FILE", "the same as --config FILE", Path, nargs="?"), _CONFIG)
+@_cli_command(option("file FILE", "the same as --config FILE", Path, nargs="?"), CONFIG)
 def _check_config(options: argparse.Namespace) -> int:
     """Lists the faults of a configuration file, as `edge-agent doctor --config-only` does.
 
@@ -196,27 +130,27 @@ def _check_config(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _value("--out FILE", "the file to write (default: %(default)s)", Path, default=Path("config.toml")),
-    _FORCE,
-    _value("--model PATH", "a bundle or a .gguf (default: echo:, a test model without weights)"),
-    _group(
-        _value("--task NAME", "the task's name, such as pump-triage"),
-        _value("--kind", "what an answer is (default: classify with --labels, extract with --schema)", choices=KINDS),
-        _value("--labels A,B,…", "the labels to choose from, such as normal,worn,broken"),
-        _value("--schema FILE", "a JSON Schema of the answers (default of --kind extract: a sample to edit)"),
-        _value("--system TEXT", "what the model should know and do"),
-        _value("--example LABEL=INPUT", "an input with its label; give it several times", action="append"),
-        _value("--subscribe TOPIC,…", "topics where sensors publish readings, such as plant/+/vibration"),
-        _value("--publish TOPIC", "where their answers go, such as plant/{1}/triage"),
+    option("--out FILE", "the file to write (default: %(default)s)", Path, default=Path("config.toml")),
+    FORCE,
+    option("--model PATH", "a bundle or a .gguf (default: echo:, a test model without weights)"),
+    group(
+        option("--task NAME", "the task's name, such as pump-triage"),
+        option("--kind", "what an answer is (default: classify with --labels, extract with --schema)", choices=KINDS),
+        option("--labels A,B,…", "the labels to choose from, such as normal,worn,broken"),
+        option("--schema FILE", "a JSON Schema of the answers (default of --kind extract: a sample to edit)"),
+        option("--system TEXT", "what the model should know and do"),
+        option("--example LABEL=INPUT", "an input with its label; give it several times", action="append"),
+        option("--subscribe TOPIC,…", "topics where sensors publish readings, such as plant/+/vibration"),
+        option("--publish TOPIC", "where their answers go, such as plant/{1}/triage"),
         title="task",
     ),
-    _group(
-        _value("--discover FILTERS", "listens to these topics, separated by commas, and proposes a [signals] table"),
-        _value("--listen S", "how long it listens, in seconds (default: %(default)s)", _SECONDS, default=60.0),
-        _flag("--rebirth", "asks Sparkplug nodes whose births it has missed for new ones: they send all metrics again"),
+    group(
+        option("--discover FILTERS", "listens to these topics, separated by commas, and proposes a [signals] table"),
+        option("--listen S", "how long it listens, in seconds (default: %(default)s)", SECONDS, default=60.0),
+        flag("--rebirth", "asks Sparkplug nodes whose births it has missed for new ones: they send all metrics again"),
         title="signals",
     ),
-    _bus_options(None),
+    bus_options(None),
 )
 def _init(options: argparse.Namespace) -> int:
     """Writes a first configuration.
@@ -229,7 +163,7 @@ def _init(options: argparse.Namespace) -> int:
     return init(options)
 
 
-@_cli_command(_value("name NAME", ", ".join(SCHEMAS), choices=SCHEMAS))
+@_cli_command(option("name NAME", ", ".join(SCHEMAS), choices=SCHEMAS))
 def _schema(options: argparse.Namespace) -> int:
     """Prints the JSON Schema of a document.
 
@@ -244,14 +178,14 @@ def _schema(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _value("task TASK", "a task of the board, or generate"),
-    _value("input INPUT", "text, or a JSON object or array; - reads standard input"),
-    _flag("--text", "INPUT is text, even if it begins with { or ["),
-    _value("--deadline-ms MS", "how long the answer is useful (default: %(default)s)", int, default=60_000),
-    _value("--priority 0-9", "0 is most urgent (default: the task's)", int, choices=range(10)),
-    _value("--pool POOL", "asks this pool of the site instead of the board"),
-    _value("--options JSON", "a JSON object, such as '{\"max_tokens\": 64}'", _json_object),
-    _bus_options(),
+    option("task TASK", "a task of the board, or generate"),
+    option("input INPUT", "text, or a JSON object or array; - reads standard input"),
+    flag("--text", "INPUT is text, even if it begins with { or ["),
+    option("--deadline-ms MS", "how long the answer is useful (default: %(default)s)", int, default=60_000),
+    option("--priority 0-9", "0 is most urgent (default: the task's)", int, choices=range(10)),
+    option("--pool POOL", "asks this pool of the site instead of the board"),
+    option("--options JSON", "a JSON object, such as '{\"max_tokens\": 64}'", parse_object),
+    bus_options(),
 )
 def _ask(options: argparse.Namespace) -> int:
     """Sends one request and prints the reply.
@@ -280,12 +214,12 @@ def _ask(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _value("operation OP", ", ".join(OPERATIONS), choices=OPERATIONS),
-    _value("fields FIELDS", "a JSON object, such as '{\"timeout_s\": 5}'", _json_object, nargs="?", default={}),
-    _value("--timeout S", "seconds to wait for the result (default: 60, for a model switch 900)", _SECONDS),
-    _value("--by NAME", "who sends it, for events and `info` (default: the account and host)", _name),
-    _SIGNING_KEY,
-    _bus_options(),
+    option("operation OP", ", ".join(OPERATIONS), choices=OPERATIONS),
+    option("fields FIELDS", "a JSON object, such as '{\"timeout_s\": 5}'", parse_object, nargs="?", default={}),
+    option("--timeout S", "seconds to wait for the result (default: 60, for a model switch 900)", SECONDS),
+    option("--by NAME", "who sends it, for events and `info` (default: the account and host)", parse_name),
+    SIGNING_KEY,
+    bus_options(),
 )
 def _command(options: argparse.Namespace) -> int:
     """Sends one command and prints its result.
@@ -301,13 +235,13 @@ def _command(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _value("task TASK", f"{_CLASSIFY}, or one whose answers are numbers"),
-    _JSON,
-    _value("--html FILE", "also writes a page with figures", Path),
-    _value("--out FILE", "also writes the answers as JSON, for `edge-convert extend`", Path),
-    _value("--timeout S", "seconds to wait for each page of answers (default: %(default)s)", _SECONDS, default=60.0),
-    _SIGNING_KEY,
-    _bus_options(),
+    option("task TASK", f"{CLASSIFY}, or one whose answers are numbers"),
+    JSON,
+    option("--html FILE", "also writes a page with figures", Path),
+    option("--out FILE", "also writes the answers as JSON, for `edge-convert extend`", Path),
+    option("--timeout S", "seconds to wait for each page of answers (default: %(default)s)", SECONDS, default=60.0),
+    SIGNING_KEY,
+    bus_options(),
 )
 def _accuracy(options: argparse.Namespace) -> int:
     """Prints how often a task's answers are right.
@@ -324,16 +258,16 @@ def _accuracy(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _value("task TASK", "a task whose answers get feedback"),
-    _CONFIG,
-    _group(
-        _flag("--recorded", "writes the readings that `record_every_s` recorded instead, without answers"),
-        _value("--faults FILE", "the same, with answers from this CSV file: machine,from,to,answer", Path),
+    option("task TASK", "a task whose answers get feedback"),
+    CONFIG,
+    group(
+        flag("--recorded", "writes the readings that `record_every_s` recorded instead, without answers"),
+        option("--faults FILE", "the same, with answers from this CSV file: machine,from,to,answer", Path),
     ),
-    _value("--else LABEL", "the answer for readings outside the intervals of --faults (default: they are left out)"),
-    _value("--out FILE", "the file to write (default: %(default)s)", Path, default=Path("rows.jsonl")),
-    _FORCE,
-    _JSON,
+    option("--else LABEL", "the answer for readings outside the intervals of --faults (default: they are left out)"),
+    option("--out FILE", "the file to write (default: %(default)s)", Path, default=Path("rows.jsonl")),
+    FORCE,
+    JSON,
 )
 def _rows(options: argparse.Namespace) -> int:
     """Writes a task's answers with feedback and their inputs, as rows for `edge-convert train`.
@@ -358,7 +292,7 @@ def _rows(options: argparse.Namespace) -> int:
     return rows(options.config, options.task, options.out, force=options.force, as_json=options.json)
 
 
-@_cli_command(_value("task TASK", "a task whose answers get feedback"), _CONFIG, _JSON)
+@_cli_command(option("task TASK", "a task whose answers get feedback"), CONFIG, JSON)
 def _audits(options: argparse.Namespace) -> int:
     """Lists the open audits of a task: answers that this board asked to have checked, and that nobody has checked.
 
@@ -373,18 +307,18 @@ def _audits(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _value("task TASK", "the task that gave the answer"),
-    _value("id ID", "the id of its request, as in the reply and in `edge-agent audits`"),
-    _value(
+    option("task TASK", "the task that gave the answer"),
+    option("id ID", "the id of its request, as in the reply and in `edge-agent audits`"),
+    option(
         "answer ANSWER",
         "the right label, the true number, or what the reading really was",
         nargs="?",
     ),
-    _group(_flag("--right", "the answer was right"), _flag("--wrong", "the answer was wrong")),
-    _value("--by NAME", "who gives the feedback"),
-    _value("--reply-to TOPIC", "the reply topic, where several callers used the id"),
-    _value("--timeout S", "seconds to wait for the result (default: %(default)s)", _SECONDS, default=10.0),
-    _bus_options(),
+    group(flag("--right", "the answer was right"), flag("--wrong", "the answer was wrong")),
+    option("--by NAME", "who gives the feedback"),
+    option("--reply-to TOPIC", "the reply topic, where several callers used the id"),
+    option("--timeout S", "seconds to wait for the result (default: %(default)s)", SECONDS, default=10.0),
+    bus_options(),
 )
 def _feedback(options: argparse.Namespace) -> int:
     """Tells a board whether an answer was right, and prints the result.
@@ -405,10 +339,10 @@ def _feedback(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _value("action ACTION", "replay", choices=("replay",)),
-    _value("file FILE", "what `mosquitto_sub -F '%%U %%r %%x %%t'` recorded", Path),
-    _value("--table NAME", "only this table of [signals] (default: all)"),
-    _CONFIG,
+    option("action ACTION", "replay", choices=("replay",)),
+    option("file FILE", "what `mosquitto_sub -F '%%U %%r %%x %%t'` recorded", Path),
+    option("--table NAME", "only this table of [signals] (default: all)"),
+    CONFIG,
 )
 def _signals(options: argparse.Namespace) -> int:
     """Prints the readings that [signals] makes of recorded messages, by the recording's clock.
@@ -423,11 +357,11 @@ def _signals(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _flag("--once", "a snapshot; the default without a terminal"),
-    _flag("--json", "a snapshot as a JSON object"),
-    _value("--wait S", "seconds that a snapshot may take (default: %(default)s)", _SECONDS, default=5.0),
-    _expect_option(),
-    _bus_options(has_device=False),
+    flag("--once", "a snapshot; the default without a terminal"),
+    flag("--json", "a snapshot as a JSON object"),
+    option("--wait S", "seconds that a snapshot may take (default: %(default)s)", SECONDS, default=5.0),
+    expect_option(),
+    bus_options(has_device=False),
 )
 def _watch(options: argparse.Namespace) -> int:
     """Shows all boards of a site, live.
@@ -446,52 +380,52 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _value(
+    option(
         "action ACTION", "user: lists or changes the users in the file of --users instead", nargs="?", choices=("user",)
     ),
-    _value("step STEP", "add, list, remove, roles", nargs="?", choices=("add", "list", "remove", "roles")),
-    _value("user NAME", "the user to add, change or remove", nargs="?"),
-    _value("--listen ADDRESS:PORT", "where browsers reach it (default: %(default)s)", default="127.0.0.1:8780"),
-    _value(
+    option("step STEP", "add, list, remove, roles", nargs="?", choices=("add", "list", "remove", "roles")),
+    option("user NAME", "the user to add, change or remove", nargs="?"),
+    option("--listen ADDRESS:PORT", "where browsers reach it (default: %(default)s)", default="127.0.0.1:8780"),
+    option(
         "--name HOST",
         "a name by which browsers may reach it, besides localhost; may be repeated",
         action="append",
         default=[],
     ),
-    _value("--web-cert-file FILE", "HTTPS with this certificate and its chain (PEM)", Path),
-    _value("--web-key-file FILE", "the key of --web-cert-file (PEM; default: it is in that file)", Path),
-    _value(
+    option("--web-cert-file FILE", "HTTPS with this certificate and its chain (PEM)", Path),
+    option("--web-key-file FILE", "the key of --web-cert-file (PEM; default: it is in that file)", Path),
+    option(
         "--behind-proxy ADDRESS",
         "the IP address or network of a proxy that terminates HTTPS; only it may connect; may be repeated",
         action="append",
         default=[],
     ),
-    _value(
+    option(
         "--users FILE",
         "the people and programs that may log in; without it, everybody on this machine may do everything",
         Path,
     ),
-    _value(
+    option(
         "--data DIR",
         "keeps the journal of the last 90 days, open checks and known boards "
         "(default: edge-agent/web/SITE in $XDG_STATE_HOME or ~/.local/state)",
         Path,
     ),
-    _expect_option(),
-    _flag("--public-view", "shows the screens without a login; writing still needs one"),
-    _group(
-        _value(
+    expect_option(),
+    flag("--public-view", "shows the screens without a login; writing still needs one"),
+    group(
+        option(
             "--role ROLE",
             "feedback: may answer audits; try: may ask tasks; may be repeated; all users see the screens",
             action="append",
             default=[],
             choices=("feedback", "try"),
         ),
-        _flag("--token", "instead of a password, prints a token for a program"),
-        _flag("--force", "replaces an existing user"),
+        flag("--token", "instead of a password, prints a token for a program"),
+        flag("--force", "replaces an existing user"),
         title="user add, user roles",
     ),
-    _bus_options(has_device=False),
+    bus_options(has_device=False),
     extra="web",
 )
 def _web(options: argparse.Namespace) -> int:
@@ -512,17 +446,19 @@ def _web(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _value(
+    option(
         "folder FOLDER",
         "the folder of `edge-agent web`, given there as --data (default: the one of `edge-agent web`)",
         Path,
         nargs="?",
     ),
-    _value("--since TIME", "from this date, time or both on (default: 24 hours before --until, or before now)", _time),
-    _value("--until TIME", "up to this date, time or both; a time alone is the latest one", _time),
-    _value("--device DEVICE", "only this board, and what concerns all boards"),
-    _flag("--feedback", "also prints what people answered"),
-    _JSON,
+    option(
+        "--since TIME", "from this date, time or both on (default: 24 hours before --until, or before now)", parse_time
+    ),
+    option("--until TIME", "up to this date, time or both; a time alone is the latest one", parse_time),
+    option("--device DEVICE", "only this board, and what concerns all boards"),
+    flag("--feedback", "also prints what people answered"),
+    JSON,
 )
 def _history(options: argparse.Namespace) -> int:
     """Prints what happened at a site: changes of levels and alarms, events, and who caused them.
@@ -540,24 +476,24 @@ def _history(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _value("action ACTION", "declare, status", choices=("declare", "status")),
-    _CONFIG,
-    _value(
+    option("action ACTION", "declare, status", choices=("declare", "status")),
+    CONFIG,
+    option(
         "--most-waiting N",
         "declare: how many requests may wait; more are refused (default: %(default)s)",
-        _COUNT,
+        COUNT,
         default=10_000,
     ),
-    _value("--username NAME", "declare: a user that may declare queues (default: that of [mqtt])"),
-    _value("--password-file FILE", "declare: a file that holds that user's password", Path),
-    _value("--wait S", "status: seconds to listen to boards (default: %(default)s)", _SECONDS, default=12.0),
-    _value(
+    option("--username NAME", "declare: a user that may declare queues (default: that of [mqtt])"),
+    option("--password-file FILE", "declare: a file that holds that user's password", Path),
+    option("--wait S", "status: seconds to listen to boards (default: %(default)s)", SECONDS, default=12.0),
+    option(
         "--boards N",
         "status: how many boards the pool should have; with fewer the exit code is 1 (default: %(default)s)",
-        _COUNT,
+        COUNT,
         default=1,
     ),
-    _JSON,
+    JSON,
     extra="pool",
 )
 def _pool(options: argparse.Namespace) -> int:
@@ -578,9 +514,9 @@ def _pool(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _group(
-        _flag("--broker", "checks only whether the broker accepts this board"),
-        _value(
+    group(
+        flag("--broker", "checks only whether the broker accepts this board"),
+        option(
             "--config-only FILE",
             "only lists faults and hints of this configuration (default: that of --config), as text; exit code 78 for "
             "faults",
@@ -588,14 +524,14 @@ def _pool(options: argparse.Namespace) -> int:
             nargs="?",
             default=False,
         ),
-        _value(
+        option(
             "--bundle DIR",
             "checks only this bundle, as a switch to it would; with defaults if there is no configuration",
             Path,
         ),
     ),
-    _JSON,
-    _bus_options(),
+    JSON,
+    bus_options(),
 )
 def _doctor(options: argparse.Namespace) -> int:
     """Checks whether this board can serve its configuration.
@@ -622,8 +558,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _CONFIG,
-    _value("--out FILE", "the file to write (default: `edge-diag-<device>-<time>.tar.gz`, here)", Path),
+    CONFIG,
+    option("--out FILE", "the file to write (default: `edge-diag-<device>-<time>.tar.gz`, here)", Path),
 )
 def _diag(options: argparse.Namespace) -> int:
     """Collects what support needs in one file without secrets.
@@ -637,8 +573,8 @@ def _diag(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _value("--bundle DIR", "the bundle to ask (default: the configuration's model)", Path),
-    _value(
+    option("--bundle DIR", "the bundle to ask (default: the configuration's model)", Path),
+    option(
         "--config FILE",
         f"the configuration (default: {DEFAULT_PATH}; with --bundle none, so that neither public_key nor "
         "[engine] applies)",
@@ -660,9 +596,9 @@ def _probe(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _group(_CONFIG, _value("--model PATH", "a bundle or a .gguf, with default settings", Path)),
-    _flag("--quick", "one round instead of several minutes"),
-    _JSON,
+    group(CONFIG, option("--model PATH", "a bundle or a .gguf, with default settings", Path)),
+    flag("--quick", "one round instead of several minutes"),
+    JSON,
     extra="engine",
 )
 def _bench(options: argparse.Namespace) -> int:
@@ -678,25 +614,25 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _value("task TASK", _CLASSIFY),
-    _value(
+    option("task TASK", CLASSIFY),
+    option(
         "--labelled FILE",
         'lines of {"input": …, "answer": "label"}; or a .csv with a column answer, and input or other columns',
         Path,
     ),
-    _value("--unlabelled FILE", "such rows without answers, or one input per line, as JSON or text", Path),
-    _value("--wordings FILE", "other texts for `system` to try, one per line", Path),
-    _CONFIG,
-    _value("--minutes MIN", "how long it may take (default: %(default)s)", _MINUTES, default=10.0),
-    _value(
+    option("--unlabelled FILE", "such rows without answers, or one input per line, as JSON or text", Path),
+    option("--wordings FILE", "other texts for `system` to try, one per line", Path),
+    CONFIG,
+    option("--minutes MIN", "how long it may take (default: %(default)s)", MINUTES, default=10.0),
+    option(
         "--max-slower PERCENT",
         "how much more time a request may take, in percent (default: %(default)s)",
-        _PERCENT,
+        PERCENT,
         default=50.0,
     ),
-    _value("--out FILE", "where to write the keys (default: standard output)", Path),
-    _FORCE,
-    _JSON,
+    option("--out FILE", "where to write the keys (default: standard output)", Path),
+    FORCE,
+    JSON,
     extra="engine",
 )
 def _tune(options: argparse.Namespace) -> int:
@@ -713,10 +649,10 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    _value("--port PORT", "the broker's port on 127.0.0.1 (default: a free one)", _PORT),
-    _value("--work DIR", "folder for the converted model and the agent's state (default: the user's cache)", Path),
-    _flag("--keep", "keeps it running until Ctrl-C"),
-    _flag("--web", "with --keep: keeps the pumps running, too, and opens the page on which people see all of it"),
+    option("--port PORT", "the broker's port on 127.0.0.1 (default: a free one)", PORT),
+    option("--work DIR", "folder for the converted model and the agent's state (default: the user's cache)", Path),
+    flag("--keep", "keeps it running until Ctrl-C"),
+    flag("--web", "with --keep: keeps the pumps running, too, and opens the page on which people see all of it"),
 )
 def _demo(options: argparse.Namespace) -> int:
     """Runs broker, model, agent and sensors on this machine.
@@ -751,8 +687,8 @@ def parser() -> argparse.ArgumentParser:
             epilog=f"Exit codes: {exits}",
         )
         command.set_defaults(run=run, extra=extra)
-        for option in options:
-            option(command)
+        for add_to in options:
+            add_to(command)
     return top
 
 
