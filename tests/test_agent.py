@@ -67,7 +67,9 @@ def test_why_there_is_no_connection_is_logged_once_until_there_was_one(caplog: p
     assert reasons == ["Connection refused", "no answer", "Unspecified error", "Connection refused"]
 
 
-def test_a_reload_applies_what_it_can_and_names_the_rest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reload_applies_what_it_can_and_names_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     path = tmp_path / "config.toml"
     agent = agent_of(path, "[health]\ninterval_s = 600\n")
@@ -80,8 +82,12 @@ def test_a_reload_applies_what_it_can_and_names_the_rest(tmp_path: Path, caplog:
     assert now + 2.0 <= agent._status._health_at < now + 60.0
     path.write_text(MINIMAL + queue + 'capacity = 9\n[log]\nlevel = "ERROR"\n[engine]\nthreads = 1\n', encoding="utf-8")
     caplog.clear()
+    told: list[tuple[str, dict[str, object]]] = []
+    monkeypatch.setattr(agent._status, "publish_event", lambda *event: told.append(event))
     agent._on_signal(signal.SIGHUP, None)
     agent._tick(now + 1.0)
+    reload = {"op": "reload", "by": None, "applied": ["queue", "health", "log"]}
+    assert told == [("command", {**reload, "needs_restart": ["queue.journal", "engine"]})]
     assert logging.getLogger().level == logging.ERROR
     path.write_text(MINIMAL, encoding="utf-8")
     assert agent._commands.reload() == {"applied": ["queue", "log"], "needs_restart": []}

@@ -112,7 +112,7 @@ class Commands:
             log.info(f"command op={operation}")
             data = self._execute(operation, fields, command)
             if operation in _WITH_EVENT:
-                self._status.publish_event("command", {"op": operation, "by": fields.get("by")})
+                self._status.publish_event("command", {"op": operation, "by": fields.get("by"), **(data or {})})
         except CommandError as error:
             reason = "its result says why" if error.code in _QUOTING_CODES else error.message
             log.info("command refused op=%r code=%s: %s", cut(operation), error.code, reason)
@@ -280,7 +280,7 @@ class Commands:
 
     def reload_on_signal(self) -> None:
         try:
-            self.reload()
+            self._status.publish_event("command", {"op": "reload", "by": None, **self.reload()})
         except CommandError as error:
             log.warning("reload refused, the configuration stays as it was: %s", error.message)
 

@@ -173,4 +173,6 @@ def _event_text(document: Document) -> str | None:
 
 
 def _words(value: object) -> str:
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return cut(", ".join(value) or "-")
     return "…" if isinstance(value, dict) else cut(str(value))

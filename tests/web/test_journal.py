@@ -291,9 +291,11 @@ def test_events_are_entries_of_boards_that_are_on_the_page(tmp_path: Path) -> No
     payload = b'{"ts": "2026-11-28T09:52:30.148Z", "restarts": 1, "pid": 3588, "reason": "killed by SIGKILL"}'
     events.receive(said("press-04/event/worker-restarted", payload), WALL)
     events.receive(said("press-99/event/worker-restarted", payload), WALL)
-    events.receive(said("press-04/event/command", b'{"op": "drain", "by": "ana"}'), WALL)
+    reload = b'{"op": "reload", "by": "ana", "applied": ["tasks", "log"], "needs_restart": []}'
+    events.receive(said("press-04/event/command", reload), WALL)
     command, entry = journal.read(limit=10)
-    assert (command.name, command.text, command.by) == ("command", "op: drain", "ana")
+    assert (command.name, command.by) == ("command", "ana")
+    assert command.text == "op: reload; applied: tasks, log; needs_restart: -"
     assert (entry.device, entry.name) == ("press-04", "worker-restarted")
     assert entry.text == "restarts: 1; pid: 3588; reason: killed by SIGKILL"
 
