@@ -65,3 +65,5 @@ def test_any_text_may_name_what_it_was_and_some_say_that_it_was_usual() -> None:
     assert task(usual=["ok"]).is_usual("OK")
     assert task().is_right({"unusual": True}, "bearing")
     assert not task().is_right({"unusual": True}, "usual")
+    # Feedback and its rows have this word for whatever the task takes for usual.
+    assert not task(usual=("gut",)).is_right({"unusual": True}, "usual")

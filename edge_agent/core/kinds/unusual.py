@@ -41,8 +41,8 @@ class UnusualTask(TaskBase):
     reading_interval_s: Annotated[float, Field(gt=0, le=2_592_000)] | None = None
     """How often each machine is read, in seconds. Default: none."""
     usual: Annotated[tuple[str, ...], Field(min_length=1, max_length=20, strict=False)] = (USUAL, "normal")
-    """The answers that mark labelled rows as usual, in upper or lower case. Rows without an answer are usual, too; all
-    others only judge the model."""
+    """The answers that mark labelled rows as usual, in upper or lower case; `usual` always does. Rows without an answer
+    are usual, too; all others only judge the model."""
 
     @field_validator("false_alarms")
     @classmethod
@@ -103,7 +103,7 @@ class UnusualTask(TaskBase):
         return UNUSUAL if output["unusual"] else USUAL
 
     def is_usual(self, answer: str) -> bool:
-        return answer.strip().casefold() in {usual.casefold() for usual in self.usual}
+        return answer.strip().casefold() in {USUAL, *(usual.casefold() for usual in self.usual)}
 
     def answer_fault(self, answer: object) -> str | None:
         is_text = isinstance(answer, str) and answer.strip()
