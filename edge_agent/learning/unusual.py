@@ -42,7 +42,7 @@ class UnusualReadings(Keeper):
 
     def export(self, task: Task, *, after: int, limit: int) -> dict[str, Any] | None:  # noqa: ARG002 - for kinds
         """Raises CommandError, because readings that somebody chose to name say nothing of all."""
-        fault = f"`edge-agent rows {task.name} --out FILE` on the board counts what its readings were said to be"
+        fault = f"`edge-agent audits {task.name}` on the board counts how many unusual readings were really unusual"
         raise CommandError(CommandCode.UNKNOWN_TASK, f"task: is of the kind unusual, which has no accuracy: {fault}")
 
     def _store_names(self, task: Task) -> list[str]:

@@ -65,7 +65,7 @@ def test_any_text_names_it_and_becomes_a_row(tmp_path: Path) -> None:
         ({"n": 1}, "bearing"), ({"n": 2}, "bearing"), ({"n": 3}, "usual"),
     ]  # fmt: skip
     assert left_out == {"no_feedback": 1}
-    with pytest.raises(CommandError, match="`edge-agent rows t --out FILE` on the board counts"):
+    with pytest.raises(CommandError, match="`edge-agent audits t` on the board counts"):
         bench.learning.export("t", after=0, limit=1)
     assert [answer.marked_by for answer in bench.kept()] == ["Ana", None, None, None]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.core.clock import timestamp
+from edge_agent.core.kinds.unusual import UNUSUAL, UnusualTask
 from edge_agent.core.terminal import UNKNOWN, aligned, fail
 from edge_agent.core.wording import printable, printable_json
 from edge_agent.learning.answers import KeptAnswer
@@ -29,11 +30,16 @@ def audits(config_path: Path, task: str, *, as_json: bool) -> int:
     except NotReadError as error:
         return fail(str(error))
     found = [answer for answer in answers if answer.is_audit and not answer.is_marked]
+    noticed = _noticed(answers, table) if isinstance(table, UnusualTask) else None
     if as_json:
         entries = list(map(_entry, found))
-        print(printable_json({"task": task, "labels": list(table.choices) or None, "open": entries}))
+        counts = {} if noticed is None else {"noticed": noticed}
+        print(printable_json({"task": task, "labels": list(table.choices) or None, **counts, "open": entries}))
         return 0
     print(printable(f"open audits of {task}: {len(found)}"))
+    if noticed is not None:
+        told = f"{noticed['answered']} of them answered, {noticed['real']} of these really unusual"
+        print(f"unusual readings kept: {noticed['kept']}, {told}")
     if not found:
         return 0
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
@@ -43,6 +49,13 @@ def audits(config_path: Path, task: str, *, as_json: bool) -> int:
     if not config.feedback.keep_inputs:
         print("feedback.keep_inputs is false: no inputs are kept; `echo_input` puts them into replies instead")
     return 0
+
+
+def _noticed(answers: Sequence[KeptAnswer], task: UnusualTask) -> dict[str, int]:
+    """How many kept readings were unusual to the model, of how many people said what they were, and were not usual."""
+    unusual = [answer for answer in answers if answer.output == UNUSUAL]
+    said = [answer.label for answer in unusual if answer.is_marked and isinstance(answer.label, str)]
+    return {"kept": len(unusual), "answered": len(said), "real": sum(not task.is_usual(label) for label in said)}
 
 
 def _entry(answer: KeptAnswer) -> dict[str, Any]:

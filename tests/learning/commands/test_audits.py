@@ -57,6 +57,22 @@ def test_open_audits_are_listed_with_their_inputs_and_without_the_answers(store:
     assert AT == 1_800_000_000.0
 
 
+def test_unusual_readings_are_counted_by_what_people_said(store: Store, edge_agent: EdgeAgent) -> None:
+    Path("config.toml").write_text(CONFIG + '[tasks.watch]\nkind = "unusual"\nusual = ["ok"]\n', "utf-8")
+    table = AnswerTable(store)
+    labels = ["usual", "OK", "cavitation", "worn", "worn"]
+    for number, label in enumerate([*labels, None]):
+        one = replace(asked(number + 1, str(number)), output="unusual", label=label, is_marked=label is not None)
+        table.keep("watch/unusual", "b", one)
+    table.keep("watch/usual", "b", replace(asked(9, "9"), output="usual", label="worn", is_marked=True, is_audit=False))
+    store.commit()
+    listed = edge_agent("audits", "watch", "--config", "config.toml").stdout.splitlines()
+    counts = "unusual readings kept: 6, 5 of them answered, 3 of these really unusual"
+    assert listed[:2] == ["open audits of watch: 1", counts]
+    document = json.loads(edge_agent("audits", "watch", "--config", "config.toml", "--json").stdout)
+    assert document["noticed"] == {"kept": 6, "answered": 5, "real": 3}
+
+
 def test_a_long_input_is_shown_whole_and_wrapped_on_a_terminal() -> None:
     value = {f"sensor_{number}": number / 7 for number in range(20)}
     audit = replace(asked(1, '"reading-1"'), input=json.dumps(value).encode())
