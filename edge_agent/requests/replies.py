@@ -193,7 +193,7 @@ class Replies:
         return {
             "id": request.id,
             "task": request.task_name,
-            **({} if request.machine is None else {"machine": request.machine}),
+            **_reading_of(request),
             "device": self._device,
             "ts": timestamp(),
             "status": status.value,
@@ -221,8 +221,6 @@ class Replies:
         request.is_answered = True
         if request.input is not None and (request.echoes_all or "please_check" in document):
             document["input"] = request.input
-            if request.reading_of is not None and request.machine is None:
-                document["topic"] = request.topic
         status, reply = Status(document["status"]), _reply(request, document)
         self.ended[status] += 1
         # First: it forgets an older reply under this key.
@@ -236,6 +234,13 @@ class Replies:
             is_published = not request.reports_on_change
             for origin in request.followers:
                 self._delivery.stage_reply(repeated, origin=origin, task=task, key=None, is_published=is_published)
+
+
+def _reading_of(request: Request) -> dict[str, Any]:
+    """Where a reading is from, for people who see only the reply."""
+    if request.machine is not None:
+        return {"machine": request.machine}
+    return {} if request.reading_of is None else {"topic": request.topic}
 
 
 def _has_time(request: Request, now: float) -> bool:

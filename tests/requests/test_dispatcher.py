@@ -155,7 +155,9 @@ def test_what_has_no_output_goes_whole_to_the_error_topic() -> None:
     found = [(one.topic, one.correlation) for one in desk.publications]
     assert found[:3] == [(error, None), (error, b"c"), (error, None)]
     assert found[3:] == [(response, None), (f"{BASE}/infer/nosuch/response", None)]
-    assert all(set(reply) == REPLY_FIELDS | {"reply_to"} for reply in desk.replies[:3])
+    assert set(desk.replies[0]) == REPLY_FIELDS | {"reply_to", "topic"}
+    assert desk.replies[0]["topic"] == "plant/7/x"
+    assert all(set(reply) == REPLY_FIELDS | {"reply_to"} for reply in desk.replies[1:3])
     assert all(set(reply) == REPLY_FIELDS for reply in desk.replies[3:])
     assert [reply["reply_to"] for reply in desk.replies[:3]] == ["plant/7/y", "edgeai/v1/reply/me", response]
     assert [reply["status"] for reply in desk.replies] == ["ok", *4 * ["invalid"]]

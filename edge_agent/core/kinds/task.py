@@ -117,8 +117,8 @@ class TaskBase(Table):
     retain: bool = False
     """`true`: the broker keeps the last published answer to a reading, for those who subscribe later."""
     echo_input: Literal["off", "audits", "all"] = "off"
-    """Which full replies contain the `input`, and with it the `topic` of a reading of `subscribe`, for readers of
-    replies that have not seen the requests. `audits`: only those that ask for feedback."""
+    """Which full replies contain the `input`, for readers of replies that have not seen the requests. `audits`: only
+    those that ask for feedback."""
 
     @field_validator("publish")
     @classmethod
