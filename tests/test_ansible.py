@@ -338,8 +338,11 @@ def test_a_play_ends_with_what_has_become_of_each_board(tmp_path: Path) -> None:
     folder = tmp_path / "ansible"
     (folder / "roles/x/tasks").mkdir(parents=True)
     tasks = "[{assert: {that: true}}, {debug: {msg: 'by {{ edge_agent_by }}'}}, "
-    tasks += "{fail: , when: inventory_hostname == 'b'}]"
+    tasks += """{block: [{command: 'cat {{ playbook_dir }}/reply', failed_when: inventory_hostname == 'b'}],
+                 rescue: [{fail: {msg: '{{ edge_agent_failure_text }}'}}]}]"""
     (folder / "roles/x/tasks/main.yml").write_text(tasks, "ascii")
+    reply = {"error": {"code": "downgrade", "message": "version 1 is older; `allow_downgrade` permits it"}}
+    (folder / "reply").write_text(json.dumps(reply), "ascii")
     # The account of a domain.
     technician.environment["SUDO_USER"] = r"PLANT\tom"
     (folder / "batches.yml").write_text(BATCHES, "ascii")
@@ -350,6 +353,7 @@ def test_a_play_ends_with_what_has_become_of_each_board(tmp_path: Path) -> None:
     shown = technician.run("ansible-playbook", "-i", "hosts", "-e", of_role, "batches.yml", code=2)
     assert rf"by PLANT\\tom@{platform.node()}" in shown
     assert "x : assert" not in shown
+    assert "downgrade: version 1 is older; `-e edge_agent_allow_downgrade=true` permits it" in shown
     assert shown.endswith("done:        1: a\nfailed:      1: b\nnot begun:   1: c\nnot reached: 2: d,e\n")
     assert re.search(r"^not reached: \[d\]: .*Connection refused$", shown, flags=re.MULTILINE)
     assert shown.count("Connection refused") == 2

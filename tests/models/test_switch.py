@@ -31,6 +31,7 @@ from edge_agent.models.switch import ModelSwitch, Switched, SwitchFailed, needed
 from edge_agent.requests.tasks import Task, prefixes_of, with_built_in
 from edge_agent.worker.process import WorkerExited, WorkerProcess
 from edge_agent.worker.supervisor import FromWorker, Supervisor
+from tests.helpers.bundles import flip
 from tests.helpers.facts import READY
 from tests.helpers.keys import key_sha256, sign, write_keys, write_revocations
 from tests.helpers.processes import wait_until
@@ -399,6 +400,23 @@ def test_a_version_below_that_of_the_last_switch_is_a_downgrade_also_after_a_fal
     assert isinstance(board.run("new", allow_downgrade=True), dict)
     # The version that was permitted last is the least one from now on.
     assert (board.run("plain"), board.switch._min_version) == ("downgrade", 4)
+
+
+def test_a_bundle_that_was_rolled_back_to_is_no_downgrade_for_the_newer_one_that_stands_in_for_it(board: Board) -> None:
+    assert isinstance(board.run("new"), dict)
+    assert board.switch.roll_back()
+    board.finish()
+    file = board.folder / "old" / "model.gguf"
+    flip(file)
+    board.supervisor.model = open_in_force(board.config)
+    assert (board.supervisor.model.version, board.supervisor.model.is_fallback) == (4, True)
+    board.switch = ModelSwitch(board.config, board.supervisor, board.dispatcher, lambda _now: board.spare_mb)
+    flip(file)
+    assert board.run("older") == "downgrade"
+    assert isinstance(board.run("old"), dict)
+    # It stands in no longer, so its successor may replace it, and not the other way round.
+    assert isinstance(board.run("new"), dict)
+    assert board.run("old") == "downgrade"
 
 
 class SignedBoard:
