@@ -320,7 +320,7 @@ def folders(board: SshBoard) -> list[str]:
 
 def test_version_that_does_not_start_gives_way_to_the_one_before(world: World) -> None:
     world.use_bundle(world.bundle)
-    change = ("return Agent(config, path, open_in_force(config)).run()", 'raise SystemExit("does not want to")')
+    change = ("return Agent(config, path, *open_or_placeholder(config)).run()", 'raise SystemExit("does not want to")')
     world.use_wheelhouse(version(world.folder, BROKEN_VERSION, change))
     since, old = time.time(), world.runs(world.first)
     # Too little memory for a probe beside the service, which has to be stopped first.
