@@ -10,6 +10,8 @@ from edge_agent.web.journal import MAX_DAYS
 from edge_agent.web.kept_file import KeptFile
 
 _DAY_S = 86_400
+# Times alone are written only so often, which spares the SD card of a gateway; after a crash they are this old.
+_TIMES_EVERY_S = 600.0
 _MAX_FILE_BYTES = 1_000_000
 
 
@@ -19,10 +21,11 @@ class KnownBoards:
     def __init__(self, path: Path) -> None:
         self._file = KeptFile(path, "known boards", _MAX_FILE_BYTES)
         self._heard_at: dict[str, float] = {}
+        self._saved: dict[str, float] = {}
 
     def read(self, wall: float) -> dict[str, float]:
         """How long ago each was heard, unless it was removed or silent for as long as the journal reaches back."""
-        self._heard_at = self._file.read(_times, {})
+        self._heard_at = self._saved = self._file.read(_times, {})
         ages_s = {device: max(0.0, wall - at) for device, at in self._heard_at.items()}
         return {device: age_s for device, age_s in ages_s.items() if age_s < MAX_DAYS * _DAY_S}
 
@@ -38,8 +41,13 @@ class KnownBoards:
             if (row.state or row.device in before) and is_name(row.device)
         }
 
-    def save(self) -> None:
-        self._file.save({device: round(at) for device, at in self._heard_at.items()})
+    def save(self, *, is_last: bool = False) -> None:
+        """Writes them if boards have come or gone, or if it is time to."""
+        is_late = any(at - self._saved.get(device, at) >= _TIMES_EVERY_S for device, at in self._heard_at.items())
+        if not (is_last or is_late or self._heard_at.keys() != self._saved.keys()):
+            return
+        if self._file.save({device: round(at) for device, at in self._heard_at.items()}):
+            self._saved = self._heard_at
 
 
 def _times(document: Any) -> dict[str, float]:

@@ -173,11 +173,11 @@ class Live:
                 next_save = now + _SAVE_S
                 self._save()
         self._stop_parts()
-        self._save()
+        self._save(is_last=True)
 
-    def _save(self) -> None:
+    def _save(self, *, is_last: bool = False) -> None:
         self._check_file.save(self.answers.checks.kept)
-        self._known.save()
+        self._known.save(is_last=is_last)
 
     def _stop_parts(self) -> None:
         with self.lock:

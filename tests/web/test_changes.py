@@ -1,6 +1,7 @@
 """What the page polls: rows of the boards that have changed."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,25 @@ def test_names_that_no_board_may_have_are_forgotten_with_the_process(tmp_path: P
     known.update(site.rows(0.0), 1e9)
     known.save()
     assert KnownBoards(tmp_path / "boards.json").read(1e9 + 60) == {"press-04": 60.0}
+
+
+def test_when_boards_were_heard_is_written_every_ten_minutes_or_at_the_end(tmp_path: Path) -> None:
+    site = Site("edgeai/v1", "hall1")
+    known = KnownBoards(tmp_path / "boards.json")
+
+    def written_after(passed_s: float, *, is_last: bool = False) -> dict[str, float]:
+        rows = [replace(row, health_age_s=0.0) for row in site.rows(0.0)]
+        known.update(rows, 1e9 + passed_s)
+        known.save(is_last=is_last)
+        return KnownBoards(tmp_path / "boards.json").read(1e9 + passed_s)
+
+    site.receive(said("press-04/state", boards.state()), time.time())
+    assert written_after(0) == {"press-04": 0.0}
+    assert written_after(590) == {"press-04": 590.0}
+    assert written_after(600) == {"press-04": 0.0}
+    assert written_after(660, is_last=True) == {"press-04": 0.0}
+    site.receive(said("press-05/state", boards.state()), time.time())
+    assert written_after(720) == {"press-04": 0.0, "press-05": 0.0}
 
 
 def test_before_the_first_connection_known_boards_are_shown_as_unknown() -> None:
