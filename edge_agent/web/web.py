@@ -57,27 +57,15 @@ def web(options: argparse.Namespace, bus: Bus) -> int:
         return fail(f"--data: {shown_path(folder)} cannot be created: {error.strerror}")
     try:
         with locked(folder):
-            return _listen(options, bus, endpoint, port, users, Journal(folder), expected)
+            try:
+                family = socket.AF_INET6 if endpoint.listens_on.version == 6 else socket.AF_INET
+                listener = socket.create_server((str(endpoint.listens_on), port), family=family, backlog=_BACKLOG)
+            except OSError as error:
+                return fail(f"cannot listen on {options.listen}: {error.strerror}")
+            with listener:
+                return asyncio.run(_serve(options, bus, endpoint, users, Journal(folder), expected, listener))
     except StateInUseError:
         return fail(f"--data: {shown_path(folder)} is in use by another process: each needs its own")
-
-
-def _listen(
-    options: argparse.Namespace,
-    bus: Bus,
-    endpoint: Endpoint,
-    port: int,
-    users: Users | None,
-    journal: Journal,
-    expected: Iterable[str],
-) -> int:
-    try:
-        family = socket.AF_INET6 if endpoint.listens_on.version == 6 else socket.AF_INET
-        listener = socket.create_server((str(endpoint.listens_on), port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        return fail(f"cannot listen on {options.listen}: {error.strerror}")
-    with listener:
-        return asyncio.run(_serve(options, bus, endpoint, users, journal, expected, listener))
 
 
 def _users_of(options: argparse.Namespace) -> Users | None:
