@@ -136,7 +136,7 @@ def text_doubts(name: str, values: Sequence[Any]) -> Iterator[str]:
         yield f"{name} differs in every row, such as {shown(words[0])}; leave it out if it is an identifier"
         return
     others = [value for value in values if number_of(value) is None]
-    if len(others) < (1 - _MIN_NUMBER_SHARE) * len(values):
+    if 0 < len(others) < (1 - _MIN_NUMBER_SHARE) * len(values):
         rule = f"{len(others)} of {len(values)} values are not numbers, such as {shown(others[0])}"
         yield f"{name} is read as a text, because {rule}"
 

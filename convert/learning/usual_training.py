@@ -28,6 +28,7 @@ from ..agent import (
     __version__,
     number_of,
     shown,
+    value_text,
 )
 from ..agent import canaries as canary_format
 from ..errors import ConvertError, escaped
@@ -243,9 +244,16 @@ def _doubts(rows: Sequence[Row], learnt: UsualReadings) -> Iterator[str]:
                 for value, count in odd.most_common(_MAX_SHOWN)
             ]
             yield f"the field {escaped(number.name)}: {', '.join(counts)}: an error code?"
+    constant = list[str]()
     for field in learnt.values:
         name = f"the field {escaped(field.name)}" if field.name else "the whole text"
-        yield from text_doubts(name, [row.values[field.name] for row in rows if field.name in row.values])
+        values = [row.values[field.name] for row in rows if field.name in row.values]
+        if len(set(map(value_text, values))) == 1:
+            constant.append(f"{name} is always {shown(values[0])}")
+        yield from text_doubts(name, values)
+    if constant:
+        more = ", …" if len(constant) > _MAX_SHOWN else ""
+        yield f"{', '.join(constant[:_MAX_SHOWN])}{more}: any other value will be unusual"
 
 
 def _is_code(number: NumberField, values: Mapping[str, Any]) -> bool:

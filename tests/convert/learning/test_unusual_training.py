@@ -261,6 +261,26 @@ def test_doubtful_values_are_named_also_where_no_field_is_a_number(folder: Path,
     assert 'the field current: 4 rows have "Bad Input": an error code?' in done.stderr
 
 
+def test_a_switch_is_read_whether_it_moved_or_not(folder: Path, tmp_path: Path, cli: Cli) -> None:
+    """Signals make 0 and 1 of it, and the mean of one that was on all the time is 1.0."""
+    on = {"last": 1.0, "mean_10m": 1.0}
+    rows = [row | {"heater": at // 50 % 2, "fan": on} for at, row in enumerate(pump(100))]
+    (tmp_path / "rows.jsonl").write_text(lines(rows), "utf-8")
+    train = ("train", "--tasks", folder / "config.toml", "--unlabelled", tmp_path / "rows.jsonl")
+    done = cli(*train, "--out", tmp_path / "out")
+    assert done.returncode == 0
+    constant = "the field fan.last is always 1.0, the field fan.mean_10m is always 1.0: any other value will be unusual"
+    assert constant in done.stderr
+    assert "heater" not in done.stderr
+    with started(open_model("default", tmp_path / "out").load_command(EngineSettings())) as worker:
+        worker.ready()
+        assert not ask(worker, ordinary() | {"heater": 1, "fan": on})["unusual"]
+        output = ask(worker, ordinary() | {"heater": 1, "fan": on | {"last": 0.0}})
+        assert [entry["field"] for entry in output["because"]] == ["fan.last"]
+    done = cli(*train, "--check")
+    assert (done.returncode, constant in done.stderr) == (0, True)
+
+
 def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
     folder: Path, tmp_path: Path, cli: Cli
 ) -> None:
