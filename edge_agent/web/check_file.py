@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.web.answer import Answer
-from edge_agent.web.checks import MAX_OPEN_CHECK_BYTES
+from edge_agent.web.checks import MAX_KEPT_BYTES
 from edge_agent.web.kept_file import KeptFile
 
 _KEYS = ("key", "at", "topic", "device", "task", "is_reply_topic", "is_retained", "is_closed")
 # In the file, a byte of an answer may take six.
-_MAX_FILE_BYTES = 7 * MAX_OPEN_CHECK_BYTES
+_MAX_FILE_BYTES = 7 * MAX_KEPT_BYTES
 
 
 class CheckFile:

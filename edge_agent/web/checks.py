@@ -16,7 +16,9 @@ from edge_agent.web.boards import escaped, tasks_of
 from edge_agent.web.promise import promises
 from edge_agent.web.tasks import Tasks
 
-MAX_OPEN_CHECKS, MAX_OPEN_CHECK_BYTES = 1000, 16_000_000
+# By default, a board keeps the newest 1,000 open audits of each task.
+MAX_KEPT, MAX_KEPT_OF_BOARD = 20_000, 2_000
+MAX_KEPT_BYTES = 16_000_000
 # In one response.
 MAX_CHECKS, MAX_NEEDS = 500, 200
 # A task that sends bare outputs sends a check within this time of its output.
@@ -29,17 +31,41 @@ class Checks:
     def __init__(self, tasks: Tasks, rows: Mapping[str, Row]) -> None:
         self._tasks, self._rows = tasks, rows
         self._kept: dict[_Identity, Answer] = {}
-        self._kept_bytes = 0
+        self._kept_of: Counter[str] = Counter()
+        self._bytes_of: Counter[str] = Counter()
         self._without_input: set[tuple[str, str]] = set()
         self._open: Counter[tuple[str, str]] = Counter()
         # Since when the oldest open audit of a task waits, as its board said last.
         self._open_since: dict[tuple[str, str], str | None] = {}
+        # How many more open audits a task has than are kept here, by the newest two health documents of its board: a
+        # single one may have overtaken a check.
+        self._more_open: dict[tuple[str, str], tuple[int, int]] = {}
+        self._health_at: dict[str, str | None] = {}
 
     def update(self) -> None:
         """Takes what boards and their tasks say now."""
         self._without_input &= self._tasks.by_name.keys()
         self._close_forgotten()
-        self._open = Counter((answer.device or "", answer.task or "") for answer, _ in self._offered(Wanted()))
+        self._open = Counter((answer.device or "", answer.task or "") for answer in self._offered())
+        self._compare_with_health()
+
+    def _compare_with_health(self) -> None:
+        """Only once for each health document, because it does not know what came after it."""
+        changed = {
+            device: health_at
+            for device, row in self._rows.items()
+            if (health_at := text_at(row.health, "ts")) not in (None, self._health_at.get(device))
+        }
+        if not changed:
+            return
+        self._health_at.update(changed)
+        kept = Counter(identity[:2] for identity, answer in self._kept.items() if not answer.is_closed)
+        for device, task in self._tasks.by_name:
+            if device in changed:
+                accuracy = object_at(object_at(self._rows[device].health, "accuracy"), task)
+                more = max(0, int(number_at(accuracy, "open") or 0) - kept[device, task])
+                last, _ = self._more_open.get((device, task), (more, 0))
+                self._more_open[device, task] = more, last
 
     def _close_forgotten(self) -> None:
         """Closes checks that their boards no longer keep, because older ones than `open_since` cannot be answered."""
@@ -84,37 +110,48 @@ class Checks:
         if "input" not in document and not answer.is_retained:
             self._without_input.add((answer.device, answer.task))
         self._kept[identity] = answer
-        self._kept_bytes += len(answer.payload)
+        self._kept_of[answer.device] += 1
+        self._bytes_of[answer.device] += len(answer.payload)
         self._bound(answer.device)
         return True
 
     def _bound(self, device: str) -> None:
-        """One board may take a quarter of the places, so that it cannot push out the checks of the others."""
-        own = {each: len(kept.payload) for each, kept in self._kept.items() if each[0] == device}
-        while len(own) > MAX_OPEN_CHECKS // 4 or sum(own.values()) > MAX_OPEN_CHECK_BYTES // 4:
-            oldest = next(iter(own))
-            del own[oldest]
-            self._drop(oldest)
-        while len(self._kept) > MAX_OPEN_CHECKS or self._kept_bytes > MAX_OPEN_CHECK_BYTES:
-            self._drop(next(iter(self._kept)))
+        """One board may take a part of the places, so that it cannot push out the checks of the others."""
+        while self._kept_of[device] > MAX_KEPT_OF_BOARD or self._bytes_of[device] > MAX_KEPT_BYTES // 4:
+            self._drop_one(device)
+        while len(self._kept) > MAX_KEPT:
+            self._drop_one(max(self._kept_of, key=lambda each: self._kept_of[each]))
+        while self._bytes_of.total() > MAX_KEPT_BYTES:
+            self._drop_one(max(self._bytes_of, key=lambda each: self._bytes_of[each]))
+
+    def _drop_one(self, device: str) -> None:
+        """Drops the oldest closed check of a board; without any, the oldest of the task that has most."""
+        own = [identity for identity in self._kept if identity[0] == device]
+        closed = next((identity for identity in own if self._kept[identity].is_closed), None)
+        if closed is not None:
+            self._drop(closed)
+        else:
+            ((fullest, _),) = Counter(task for _, task, *_ in own).most_common(1)
+            self._drop(next(identity for identity in own if identity[1] == fullest))
 
     def _drop(self, identity: _Identity) -> None:
-        self._kept_bytes -= len(self._kept.pop(identity).payload)
+        device, size = identity[0], len(self._kept.pop(identity).payload)
+        self._kept_of[device] -= 1
+        self._bytes_of[device] -= size
 
     def is_blind(self, answer: Answer) -> bool:
         """Whether the output must stay hidden, because a person may still check it. So are those of unknown tasks."""
         is_open = answer.is_check and (answer.is_hidden or not answer.is_closed)
         return is_open and text_at(self._tasks.of(answer), "kind") != "unusual"
 
-    def _offered(self, wanted: Wanted) -> Iterator[tuple[Answer, Document]]:
-        """The checks that a person can answer here, oldest first, with what `info` says about their tasks."""
+    def _offered(self) -> Iterator[Answer]:
+        """The checks that a person can answer here, oldest first."""
+        tasks = self._tasks.with_feedback
         for answer in self._kept.values():
             if answer.is_closed or answer.is_retained or answer.mark is not None:
                 continue
-            if not wanted.takes(answer):
-                continue
-            if self._tasks.takes_feedback(answer) and b'"input"' in answer.payload:
-                yield answer, self._tasks.of(answer)
+            if (answer.device, answer.task) in tasks and b'"input"' in answer.payload:
+                yield answer
 
     def count_open(self, device: str, task: str | None = None) -> int:
         """How many checks of a board, or of one of its tasks, people could answer at the last tick."""
@@ -126,17 +163,35 @@ class Checks:
         Args:
             otherwise: Why there may be nothing to check, unless something here explains it.
         """
-        offered = list(self._offered(wanted))
-        checks = [self._check(*each) for each in offered[: min(limit, MAX_CHECKS)]]
+        offered = [answer for answer in self._offered() if wanted.takes(answer)]
+        checks = [self._check(answer) for answer in offered[: min(limit, MAX_CHECKS)]]
         return {
             "open": len(offered),
             "checks": checks,
             "needs": self._needs(wanted.device, wanted.task),
+            "not_here": self._not_here(wanted.device, wanted.task),
             **({"reason": None} if checks else self._reason(wanted) or otherwise),
         }
 
-    def _check(self, answer: Answer, task: Document) -> Document:
-        document = answer.document()
+    def _not_here(self, device: str | None, task: str | None) -> list[Document]:
+        """Tasks whose boards wait for answers to checks that are not here, though others of the same task are.
+
+        An answer to a newer check counts them as not answered.
+        """
+        tasks = (each for each in self._more_open if device in (None, each[0]) and task in (None, each[1]))
+        found = (each for each in tasks if self._open[each] and all(self._more_open[each]))
+        return [
+            {
+                "device": device,
+                "task": task,
+                "n": min(self._more_open[device, task]),
+                "is_promised": number_at(self._tasks.by_name[device, task], "min_accuracy") is not None,
+            }
+            for device, task in islice(found, MAX_NEEDS)
+        ]
+
+    def _check(self, answer: Answer) -> Document:
+        document, task = answer.document(), self._tasks.of(answer)
         output = document.get("output")
         unusual = output if text_at(task, "kind") == "unusual" and isinstance(output, dict) else None
         return {

@@ -28,6 +28,8 @@ class Tasks:
     def __init__(self, root: str, site: str, rows: Mapping[str, Row]) -> None:
         self.by_name: Mapping[tuple[str, str], Document] = {}
         """What `info` says about each task, by board and task."""
+        self.with_feedback: frozenset[tuple[str, str]] = frozenset()
+        """The tasks whose answers people can judge."""
         self._rows = rows
         self._every, self._pools = Topics(root, site, "+"), pool_topics(root, site, "+")
         self._shared_replies = self._every.default_reply_topics[-1]
@@ -52,6 +54,9 @@ class Tasks:
                 if (pattern := text_at(task, "publish")) and (topic_filter := publish_filter(pattern)):
                     publish.setdefault(topic_filter, set()).add((device, name))
         self.by_name = tasks
+        self.with_feedback = frozenset(
+            each for each, task in tasks.items() if text_at(task, "kind") in _KINDS_WITH_FEEDBACK
+        )
         if publish != self._publish:
             self._publish = publish
             self._origins.clear()
@@ -61,7 +66,7 @@ class Tasks:
         return self.by_name.get((answer.device or "", answer.task or ""), {})
 
     def takes_feedback(self, answer: Answer) -> bool:
-        return text_at(self.of(answer), "kind") in _KINDS_WITH_FEEDBACK
+        return (answer.device, answer.task) in self.with_feedback
 
     def origin(self, topic: str) -> Origin | None:
         """What the topic of a message reveals; None for a topic of no answers."""

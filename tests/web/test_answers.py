@@ -104,7 +104,7 @@ def test_only_the_newest_answers_are_kept_and_audits_apart_from_them(monkeypatch
         bench.reply(number=number)
     assert bench.mark(key, correct=True).status_code == 404
     assert bench.checks()["open"] == 1
-    monkeypatch.setattr(checks, "MAX_OPEN_CHECKS", 12)
+    monkeypatch.setattr(checks, "MAX_KEPT_OF_BOARD", 3)
     for number in range(5):
         bench.audit(number=f"q{number}")
     assert [check["id"] for check in bench.checks()["checks"]] == ["q2", "q3", "q4"]

@@ -153,16 +153,74 @@ def test_the_same_check_twice_is_one_and_another_with_its_id_replaces_it() -> No
     assert [check["key"] for check in bench.checks()["checks"]] == [key]
 
 
-def test_the_audits_of_one_board_push_out_none_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "MAX_OPEN_CHECK_BYTES", 40_000)
+@pytest.mark.parametrize(("bound", "value"), [("MAX_KEPT", 60), ("MAX_KEPT_OF_BOARD", 60), ("MAX_KEPT_BYTES", 40_000)])
+def test_the_audits_of_one_task_push_out_none_of_another(
+    bound: str, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, bound, value)
     bench = Bench()
     bench.board("press-05")
     bench.audit(number="calm")
-    for number in range(checks.MAX_OPEN_CHECKS + 10):
+    for number in range(100):
         reply = {"id": number, "task": "triage", "device": "press-05", "status": "ok", "please_check": True}
-        bench.hear(RESPONSE.replace("press-04", "press-05"), {**reply, "input": INPUT, "output": "normal"})
+        response = RESPONSE.replace("press-04", "press-05")
+        bench.hear(response, {**reply, "input": INPUT, "output": "normal"})
+        if number == 0:
+            label = {**reply, "task": "label", "input": INPUT, "output": "normal"}
+            bench.hear(response.replace("triage", "label"), label)
     assert [check["id"] for check in bench.checks(device="press-04")["checks"]] == ["calm"]
-    assert 50 < bench.checks()["open"] < 100
+    assert [check["id"] for check in bench.checks(task="label")["checks"]] == [0]
+    bench.tick()
+    assert 50 < bench.checks()["open"] < 90
+
+
+def test_a_closed_check_is_dropped_before_an_older_open_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "MAX_KEPT", 3)
+    bench = Bench()
+    for number in range(3):
+        bench.audit(number=number)
+    bench.result(id=1)
+    bench.audit(number=3)
+    assert [check["id"] for check in bench.checks()["checks"]] == [0, 2, 3]
+
+
+def _open_audits(bench: Bench, at: int, count: int) -> list[Any]:
+    """Its board says that so many are open. Returns what the page says about those that it does not have."""
+    accuracy = {**answering.ACCURACY, "triage": {"asked": count, "audits": 0, "missed": 0, "open": count}}
+    bench.board("press-04", health={"ts": f"2026-12-01T00:00:{at:02}.000Z", "accuracy": accuracy})
+    not_here: list[Any] = bench.checks()["not_here"]
+    return not_here
+
+
+def test_all_audits_that_a_board_keeps_of_a_task_by_default_are_offered_the_oldest_first() -> None:
+    bench = Bench()
+    for number in range(1000):
+        reply = {"id": number, "task": "triage", "device": "press-04", "status": "ok", "please_check": True}
+        bench.hear(RESPONSE, {**reply, "input": INPUT, "output": "normal"})
+    assert _open_audits(bench, 0, 1000) == []
+    checks = bench.checks()
+    assert (checks["open"], len(checks["checks"])) == (1000, 20)
+    assert checks["checks"][0]["id"] == 0
+
+
+def test_the_page_says_how_many_audits_it_lacks_because_an_answer_to_a_newer_one_ends_their_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checks, "MAX_KEPT_OF_BOARD", 3)
+    bench = Bench()
+    for number in range(5):
+        bench.audit(number=number)
+    lacking = {"device": "press-04", "task": "triage", "n": 2, "is_promised": False}
+    assert _open_audits(bench, 0, 5) == [lacking]
+    bench.mark_and_keep(bench.checks()["checks"][0]["key"], answer="normal")
+    assert bench.checks()["not_here"] == [lacking]
+    assert bench.checks(task="label")["not_here"] == []
+    assert _open_audits(bench, 1, 4) == [lacking]
+    # Somebody answers one on the board.
+    assert _open_audits(bench, 2, 3) == [{**lacking, "n": 1}]
+    # A health document that has overtaken a check says nothing yet.
+    assert _open_audits(bench, 3, 2) == []
+    assert _open_audits(bench, 4, 3) == []
 
 
 def test_needs_say_what_each_promise_takes() -> None:

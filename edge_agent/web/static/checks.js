@@ -206,6 +206,7 @@ export function checksScreen({ route, redraw }) {
             h("div", { key: "ask" },
               failure(),
               lateNote(),
+              notHere(),
               card(),
               skippedNote(),
               filters(),
@@ -280,6 +281,12 @@ export function checksScreen({ route, redraw }) {
         data.unheard ? t("checks.unheard", { n: data.unheard }) : t("checks.none")),
       open().length ? null : h("p", null, reasonWords(data) ?? t("checks.none.why")),
       route().values.size ? h("p", { class: "buttons", key: "all" }, link("check", { class: "button" }, t("checks.all"))) : null);
+  }
+
+  function notHere() {
+    return (data.not_here ?? []).map(({ device, task, n, is_promised: isPromised }) =>
+      h("p", { class: isPromised ? "trouble" : "quiet", key: `not-here ${device} ${task}` },
+        t("checks.not_here", { n, device, task })));
   }
 
   // Closed at first, because a phone has little room above the reading.
