@@ -164,7 +164,7 @@ def teach(bench: Bench, *, rows: int = 60) -> None:
         is_c = number % 3 == 0
         bench.answer(number, {"a": 0.2, "b": 0.1, "c": 0.7} if is_c else {"a": 0.5, "b": 0.4, "c": 0.1})
         bench.mark(number, "c" if is_c else "b")
-        bench.settle()
+    bench.settle()
 
 
 def test_feedback_changes_answers_and_the_next_process_knows_it(tmp_path: Path) -> None:
