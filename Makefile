@@ -11,7 +11,7 @@ RELEASE := dist/release/$(SOURCE_VERSION)
 COMMIT_TIME = $(shell git log -1 --format=%ct 2>/dev/null)
 LLAMA := $(shell sed -n 's/.*"llama-cpp-python==\(.*\)".*/\1/p' pyproject.toml)
 
-.PHONY: setup demo demo-train pool-demo test check docs wheelhouse lock image release release-check clean
+.PHONY: setup demo demo-train pool-demo test test-rigs check docs wheelhouse lock image release release-check clean
 
 setup: $(VENV)/ready
 
@@ -39,9 +39,15 @@ pool-demo: setup
 	$(BIN)/python -m rigs.pool demo
 
 # Four processes even on two cores: the tests wait for brokers, wills and alarms a good part of their time.
-# In order, because xdist would start the files with few but slow tests last.
+# In order, because xdist would start the files with few but slow tests last. They start hundreds of processes, each of
+# which would compile the source again where no bytecode may be kept.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 test: setup
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) --ignore tests/rigs
+
+# That the rigs start, count right and find what they look for.
+test-rigs: setup
+	$(PYTEST) tests/rigs
 
 # Style, types, the layers of ARCHITECTURE.md, the unit, the playbooks and the links of the documentation.
 check: setup build/ansible/ready docs
