@@ -25,7 +25,7 @@ from edge_agent.core import pipe
 from edge_agent.core.clock import moment
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model, ModelError
-from edge_agent.core.run_note import STOPPED, RunNote
+from edge_agent.core.run_note import FAILED, STOPPED, RunNote
 from edge_agent.core.wording import cut, shown_path
 from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
@@ -473,7 +473,7 @@ class Agent:
         self._connections.control.stop(GOODBYE_S)
         self._supervisor.stop(GOODBYE_S)
         self._renderer.stop()
-        self._run_note.set_end(STOPPED if self._exit_code == 0 else "it failed, its log says why")
+        self._run_note.set_end(STOPPED if self._exit_code == 0 else FAILED)
 
 
 def _feed(config: Config, connections: Connections) -> Feed | None:

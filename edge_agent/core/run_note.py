@@ -14,6 +14,9 @@ log = logging.getLogger(__name__)
 
 FILE = "run-1.json"
 STOPPED = "stopped"
+FAILED = "it failed, its log says why"
+KILLED = "killed"
+WITHOUT_POWER = "the board lost power or was reset"
 
 
 class RunNote:
@@ -31,9 +34,9 @@ class RunNote:
             case {"end": str(end)}:
                 return None if end == STOPPED else end
             case {"end": None, "boot": self._boot}:
-                return "killed"
+                return KILLED
             case {"end": None, "boot": str()}:
-                return "the board lost power or was reset"
+                return WITHOUT_POWER
         return None
 
     def set_end(self, end: str | None) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from edge_agent.core.run_note import WITHOUT_POWER
 from edge_agent.tools.demo.broker import free_port
 from rigs.web.site import LABELS, WATCH
 from rigs.web.stage import CRITICAL, FINE, HEAT, Stage, staged
@@ -284,6 +285,7 @@ def test_the_page_speaks_german_to_who_prefers_it(world: World) -> None:
         site.alarm(FINE[0], "accuracy-low", message="wrong since 2026-11-30T03:02:32.084Z")
         fields = {"restarts": 1, "pid": 3588, "reason": "killed by SIGKILL"}
         site.publish(f"{site.base(FINE[0])}/event/worker-restarted", {"ts": "2026-11-30T03:02:32.084Z", **fields})
+        site.publish(f"{site.base(FINE[0])}/event/agent-restarted", {"reason": WITHOUT_POWER})
         try:
             world.open(view, "alarms")
             hot, wrong = (view.locator(".alarms > li", has_text=name) for name in ("Überhitzung", "zu oft falsch"))
@@ -293,6 +295,7 @@ def test_the_page_speaks_german_to_who_prefers_it(world: World) -> None:
             expect(view.locator(".journal")).to_contain_text(
                 "Prozess des Modells neu gestartet: Neustarts: 1; PID: 3588; Grund: killed by SIGKILL"
             )
+            expect(view.locator(".journal")).to_contain_text("Grund: das Gerät war ohne Strom oder wurde zurückgesetzt")
         finally:
             site.end_alarm(FINE[0], "accuracy-low")
         # Features of signals, and the same numbers on each screen.
