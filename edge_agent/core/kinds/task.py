@@ -247,6 +247,10 @@ class TaskBase(Table):
         """Whether it is such an answer."""
         return False
 
+    def confirms_notable(self, answer: str) -> bool:  # noqa: ARG002 - for kinds
+        """Whether it was one in truth, by what people say it was."""
+        return False
+
     @abstractmethod
     def answer_fault(self, answer: object) -> str | None:
         """Why the task can never give this answer."""

@@ -94,6 +94,9 @@ class UnusualTask(TaskBase):
     def is_notable(self, output: Any) -> bool:
         return output is not None and bool(output["unusual"])
 
+    def confirms_notable(self, answer: str) -> bool:
+        return not self.is_usual(answer)
+
     def change_key(self, output: Any) -> bool:
         """The rarity is left out, because it differs each time."""
         return bool(output["unusual"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.core.clock import timestamp
-from edge_agent.core.kinds.unusual import UNUSUAL, UnusualTask
+from edge_agent.core.kinds.task import TaskBase
 from edge_agent.core.terminal import UNKNOWN, aligned, fail
 from edge_agent.core.wording import printable, printable_json
 from edge_agent.learning.answers import KeptAnswer
@@ -30,7 +30,7 @@ def audits(config_path: Path, task: str, *, as_json: bool) -> int:
     except NotReadError as error:
         return fail(str(error))
     found = [answer for answer in answers if answer.is_audit and not answer.is_marked]
-    noticed = _noticed(answers, table) if isinstance(table, UnusualTask) else None
+    noticed = None if table.notable is None else _noticed(answers, table)
     if as_json:
         entries = list(map(_entry, found))
         counts = {} if noticed is None else {"noticed": noticed}
@@ -38,8 +38,8 @@ def audits(config_path: Path, task: str, *, as_json: bool) -> int:
         return 0
     print(printable(f"open audits of {task}: {len(found)}"))
     if noticed is not None:
-        told = f"{noticed['answered']} of them answered, {noticed['real']} of these really unusual"
-        print(f"unusual readings kept: {noticed['kept']}, {told}")
+        told = f"{noticed['answered']} of them answered, {noticed['real']} of these really {table.notable}"
+        print(printable(f"{table.notable} readings kept: {noticed['kept']}, {told}"))
     if not found:
         return 0
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
@@ -51,11 +51,11 @@ def audits(config_path: Path, task: str, *, as_json: bool) -> int:
     return 0
 
 
-def _noticed(answers: Sequence[KeptAnswer], task: UnusualTask) -> dict[str, int]:
-    """How many kept readings were unusual to the model, of how many people said what they were, and were not usual."""
-    unusual = [answer for answer in answers if answer.output == UNUSUAL]
-    said = [answer.label for answer in unusual if answer.is_marked and isinstance(answer.label, str)]
-    return {"kept": len(unusual), "answered": len(said), "real": sum(not task.is_usual(label) for label in said)}
+def _noticed(answers: Sequence[KeptAnswer], task: TaskBase) -> dict[str, int]:
+    """How many kept answers are notable, how many of them people have answered, and how many of these were real."""
+    kept = [answer for answer in answers if answer.output == task.notable]
+    said = [answer.label for answer in kept if answer.is_marked and answer.label is not None]
+    return {"kept": len(kept), "answered": len(said), "real": sum(map(task.confirms_notable, said))}
 
 
 def _entry(answer: KeptAnswer) -> dict[str, Any]:
