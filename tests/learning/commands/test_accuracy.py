@@ -36,9 +36,10 @@ def export(*answers: dict[str, Any], **more: Any) -> Export:
 def test_audits_measure_and_other_feedback_does_not() -> None:
     audits = [answer(number, 0.9, "a" if number % 10 else "b") for number in range(1, 101)]
     others = [answer(number, 0.9, "b", is_audit=False) for number in range(101, 121)]
-    silent = [answer(number, 0.6, None, is_marked=False, is_audit=False, output=None) for number in range(121, 201)]
+    fields = {"is_marked": False, "is_audit": False}
+    silent = [answer(number, 0.6, None, output="a" if number % 4 else None, **fields) for number in range(121, 201)]
     found = measure(export(*audits, *others, *silent))
-    assert (found.answers, found.given) == (200, 0.6)
+    assert (found.answers, found.given) == (200, 0.75)
     assert (found.audits.right, found.audits.total) == (90, 100)
     # R: binom.test(90, 100)$conf.int
     assert found.audits.low == pytest.approx(0.8238, abs=1e-4)
@@ -52,8 +53,10 @@ def test_audits_measure_and_other_feedback_does_not() -> None:
 
 
 def test_audits_from_before_a_drop_do_not_measure() -> None:
-    found = measure(export(*(answer(number, 0.9, "a" if number > 5 else "b") for number in range(1, 11)), since=5))
+    answers = [answer(number, 0.9, "a" if number > 5 else "b") for number in range(1, 11)]
+    found = measure(export(*answers, since=5))
     assert (found.audits.right, found.audits.total, found.feedback.total) == (5, 5, 10)
+    assert (found.confusion, found.audit_confusion) == ({"a": (5, 0), "b": (5, 0)}, {"a": (5, 0), "b": (0, 0)})
 
 
 def test_answers_without_output_and_labels_of_no_name_have_a_place_of_their_own() -> None:
@@ -68,6 +71,7 @@ def test_a_map_changes_what_is_right_and_how_sure_it_is() -> None:
     assert measure(export(*answers)).audits.right == 0
     found = measure(export(*answers, map=swapped))
     assert found.audits.right == 50
+    assert (found.confusion["b"], found.audit_confusion["b"]) == ((50, 0), (0, 50))
     assert found.calibration is not None
     assert found.calibration.before == pytest.approx(0.6)
     assert found.calibration.after < 0.1
@@ -75,6 +79,7 @@ def test_a_map_changes_what_is_right_and_how_sure_it_is() -> None:
 
 def test_a_promise_names_its_coverage_or_the_audits_that_are_missing() -> None:
     right = [answer(number, 0.9, "a") for number in range(1, 59)]
+    assert [measure(export(*right, min_accuracy=asked)).given for asked in (0.9, 0.95)] == [1.0, 0.0]
     nine, more, most = measure(export(*right)).promises
     assert (nine.coverage, nine.missing) == (1.0, 0)
     # 59 right ones of 59 prove 0.95, 299 of 299 prove 0.99.
@@ -95,7 +100,7 @@ def test_promises_rest_on_what_the_board_itself_takes_for_evidence() -> None:
     held_out = [[0.9, 40, 40], [0.4, 5, 10]]
     found = measure(export(held_out=held_out, min_accuracy=0.8, confidence=0.9))
     # Before the first answer, too.
-    assert (found.answers, found.given, found.evidence.held_out) == (0, None, 50)
+    assert (found.answers, found.given, found.evidence.held_out) == (0, 1.0, 50)
     assert [(one.min_accuracy, one.score) for one in found.promises] == [
         (0.8, 0.0),
         (0.9, 0.5),
@@ -103,7 +108,7 @@ def test_promises_rest_on_what_the_board_itself_takes_for_evidence() -> None:
         (0.99, None),
     ]
     assert found.promises[2].missing == 5  # log(0.1) / log(0.95) = 44.9
-    assert "given.\n" in render_page(export(held_out=held_out), found)
+    assert "given now: 100.0 %.\n" in render_page(export(held_out=held_out), found)
     nine, five = ([answer(number, 0.9, "a" if number > wrong else "b") for number in range(1, 11)] for wrong in (1, 5))
     found = measure(export(*nine, held_out=held_out, earlier=3))
     assert (found.evidence.audits, found.evidence.held_out, found.evidence.contradicted) == (10, 50, 0)
@@ -207,16 +212,18 @@ def test_a_file_that_is_no_export_is_refused(changes: dict[str, Any], fault: str
 def test_the_tables_name_the_figures() -> None:
     found = export(*(answer(number, 0.9, "a") for number in range(1, 59)))
     text = "\n".join(accuracy.lines(found, measure(found)))
-    assert "t of plant/b1: 58 answers kept, 100.0 % of them given" in text
+    assert "t of plant/b1: 58 answers kept; given now: 100.0 %" in text
     assert re.search(r"audits +58 +58 +100\.0 % +93\.8 % to 100\.0 %", text)
     assert "expected calibration error of 58 audits: 10.0 % as the model scores, 10.0 % with the map in force" in text
 
 
 def test_without_feedback_there_is_no_matrix_of_zeros() -> None:
     kept = answer(1, 0.9, None, is_marked=False)
-    for marked, has_matrix in ((kept, False), (answer(1, 0.9, "a"), True)):
+    feedback = answer(1, 0.9, "a", is_audit=False)
+    for marked, titles in ((kept, []), (feedback, ["all feedback"]), (answer(1, 0.9, "a"), ["audits", "all feedback"])):
         found = export(marked)
-        assert ("right label" in "\n".join(accuracy.lines(found, measure(found)))) is has_matrix
+        heads = re.findall(r"Right labels .*, (.*)", "\n".join(accuracy.lines(found, measure(found))))
+        assert heads == titles
 
 
 def test_the_page_is_whole_and_loads_nothing() -> None:

@@ -99,8 +99,8 @@ def fetch(task: str, bus: Bus, ask: Callable[[dict[str, Any]], dict[str, Any]]) 
 def lines(export: Export, measures: Measures) -> list[str]:
     calibration = measures.calibration
     tables = [
-        [f"{export.task} of {export.board}: {measures.answers} answers kept, {percent(measures.given)} of them given"],
-        *(aligned([table.head, *table.rows]) for table in tables_of(measures)),
+        [f"{export.task} of {export.board}: {measures.answers} answers kept; given now: {percent(measures.given)}"],
+        *([table.title, *aligned([table.head, *table.rows])] for table in tables_of(measures)),
     ]
     if calibration is not None:
         sample = f"{calibration.of} {calibration.sample}"

@@ -86,12 +86,14 @@ class Measures:
     """An answer is right if its best label under the map in force is."""
 
     answers: int
-    given: float | None
+    given: float | None  # The share of answers that are given from now on, as the board itself has it.
     audits: Share
     feedback: Share
     calibration: Calibration | None
+    labels: tuple[str, ...]
+    audit_confusion: dict[str, tuple[int, ...]]  # Of the audits by right label: how often each of `labels` was best.
     outputs: tuple[str, ...]
-    confusion: dict[str, tuple[int, ...]]  # By right label, a count for each of `outputs`.
+    confusion: dict[str, tuple[int, ...]]  # Of all feedback by right label: how often callers got each of `outputs`.
     coverage: tuple[Coverage, ...]
     promises: tuple[PossiblePromise, ...]
     evidence: Evidence
@@ -109,17 +111,19 @@ def measure(export: Export) -> Measures:
     held_out = judged_counts(export.held_out)
     evidence = [*(held_out if assessed.held_out else []), *judged]
     scores = [score_map.best(answer.scores)[1] for answer in export.answers]
-    counts = Counter((ANOTHER if answer.label is None else answer.label, answer.output or UNSURE) for answer in marked)
-    outputs = (*export.labels, *((UNSURE,) if any(output == UNSURE for _, output in counts) else ()))
-    labels = (*export.labels, *((ANOTHER,) if any(label == ANOTHER for label, _ in counts) else ()))
+    outputs = (*export.labels, *((UNSURE,) if any(answer.output is None for answer in marked) else ()))
     return Measures(
         answers=len(export.answers),
-        given=_share_given(export.answers),
+        given=_assess(export, score_map, export.min_accuracy).given,
         audits=_share(judged),
         feedback=_share(judge(marked, score_map)),
         calibration=_calibration(audits or marked, score_map, "audits" if audits else "answers with feedback"),
+        labels=export.labels,
+        audit_confusion=_confusion(
+            [(answer.label, score_map.best(answer.scores)[0]) for answer in audits], export.labels, export.labels
+        ),
         outputs=outputs,
-        confusion={label: tuple(counts[label, output] for output in outputs) for label in labels},
+        confusion=_confusion([(answer.label, answer.output or UNSURE) for answer in marked], export.labels, outputs),
         coverage=tuple(_coverage(at, judged, scores) for at in _SCORES),
         promises=tuple(
             _possible_promise(target, assessments[target], evidence, scores or [1.0], export.confidence)
@@ -157,8 +161,13 @@ def _share(judged: Sequence[JudgedAnswer]) -> Share:
     return Share(right, total, right / total, *interval(right, total)) if total else Share(0, 0, None, None, None)
 
 
-def _share_given(answers: Sequence[ExportedAnswer]) -> float | None:
-    return sum(answer.output is not None for answer in answers) / len(answers) if answers else None
+def _confusion(
+    answers: Sequence[tuple[str | None, str]], labels: Sequence[str], columns: Sequence[str]
+) -> dict[str, tuple[int, ...]]:
+    """answers: the right label of each, and its column."""
+    counts = Counter((ANOTHER if label is None else label, column) for label, column in answers)
+    rows = (*labels, *((ANOTHER,) if any(label is None for label, _ in answers) else ()))
+    return {label: tuple(counts[label, column] for column in columns) for label in rows}
 
 
 def _calibration(answers: Sequence[ExportedAnswer], score_map: ScoreMap, sample: str) -> Calibration | None:
@@ -176,7 +185,7 @@ def _coverage(at: float, judged: Sequence[JudgedAnswer], scores: Sequence[float]
     return Coverage(at, coverage, len(reach), share, low)
 
 
-def _assess(export: Export, score_map: ScoreMap, target: float) -> Assessment:
+def _assess(export: Export, score_map: ScoreMap, target: float | None) -> Assessment:
     """As the board does it."""
     answers = [
         Answer(
@@ -251,6 +260,10 @@ class Table:
     rows: list[tuple[str, ...]]
 
 
+_AUDITS = "Right labels (rows) against best labels under the map in force (columns), audits"
+_ALL_FEEDBACK = "Right labels (rows) against what callers got at the time (columns), all feedback"
+
+
 def tables_of(measures: Measures) -> list[Table]:
     shares = [("audits", measures.audits), ("all feedback", measures.feedback)]
     return [
@@ -263,15 +276,12 @@ def tables_of(measures: Measures) -> list[Table]:
             ],
         ),
         *(
-            [
-                Table(
-                    "Right labels (rows) against what callers got (columns), all feedback",
-                    ("right label", *measures.outputs),
-                    [(label, *map(str, counts)) for label, counts in measures.confusion.items()],
-                )
-            ]
-            if measures.feedback.total
-            else []
+            Table(title, ("right label", *columns), [(label, *map(str, counts)) for label, counts in rows.items()])
+            for title, columns, rows, share in (
+                (_AUDITS, measures.labels, measures.audit_confusion, measures.audits),
+                (_ALL_FEEDBACK, measures.outputs, measures.confusion, measures.feedback),
+            )
+            if share.total
         ),
         Table(
             "Answers above a score, and how often the audits are right; a row alone is not a promise",

@@ -53,7 +53,7 @@ def _figures(export: Export, measures: Measures) -> list[tuple[str, Markup, str]
         (worth, _reliability(worth, judge(shown, own), judged), f"{sample}. {_SIZES}"),
         (fewer, _coverage(fewer, judged), f"{sample}, the most certain first."),
         (time, _over_time(time, judged), f"{sample}, with the map that is in force now."),
-        (mixed, _confusion(mixed, measures), "All feedback."),
+        (mixed, _confusion(mixed, measures), f"{sample}{', with the map that is in force now' if audits else ''}."),
     ]
 
 
@@ -108,14 +108,17 @@ def _over_time(title: str, judged: Sequence[JudgedAnswer]) -> Markup:
 
 @styled
 def _confusion(title: str, measures: Measures) -> Markup:
-    figure, axes = plot(_WIDTH, 115 + 24 * len(measures.confusion), "what callers got", "right label")
-    for row, counts in enumerate(measures.confusion.values()):
+    of_audits = "best label", measures.labels, measures.audit_confusion
+    of_feedback = "what callers got", measures.outputs, measures.confusion
+    what, columns, rows = of_audits if measures.audits.total else of_feedback
+    figure, axes = plot(_WIDTH, 115 + 24 * len(rows), what, "right label")
+    for row, counts in enumerate(rows.values()):
         for column, count in enumerate(counts):
             if count:
                 corner, shade = (column - 0.5, row - 0.5), 0.55 * count / sum(counts)
                 axes.add_patch(Rectangle(corner, 1, 1, facecolor=OTHER, alpha=shade, linewidth=0))
                 axes.text(column, row, str(count), ha="center", va="center")
-    axes.set_xticks(range(len(measures.outputs)), list(map(printable, measures.outputs)), rotation=35, ha="right")
-    axes.set_yticks(range(len(measures.confusion)), list(map(printable, measures.confusion)))
-    axes.set(xlim=(-0.5, len(measures.outputs) - 0.5), ylim=(len(measures.confusion) - 0.5, -0.5))
+    axes.set_xticks(range(len(columns)), list(map(printable, columns)), rotation=35, ha="right")
+    axes.set_yticks(range(len(rows)), list(map(printable, rows)))
+    axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     return svg(figure, title)
