@@ -22,6 +22,8 @@ from edge_agent.signals.values import GOOD_QUALITY, has_decimal_comma, parse
 _MAX_STATES, _MAX_STATE_CHARS = 6, 24
 _MAX_DEPTH = 6
 _MAX_NAMED = 8
+# A text that came more often than this from a machine, and was never retained, is not one that is reported on change.
+_MAX_CHANGES = 3
 _OFF_WORDS = {"off", "false", "no", "stopped", "stop", "closed", "idle", "inactive", "standby"}
 _PAIRS = (
     ("off", "on"), ("false", "true"), ("no", "yes"), ("closed", "open"), ("stopped", "running"), ("offline", "online"),
@@ -48,6 +50,14 @@ class _Heard:
     path: _Path
     quality: _Path = ()
     contents: list[Any] = field(default_factory=list)
+    was_retained: bool = False
+    repeats: int = 0
+    """How many messages that were not retained said the same as the one before."""
+
+    def add(self, content: Any, *, is_retained: bool) -> None:
+        self.was_retained = self.was_retained or is_retained
+        self.repeats += not is_retained and content in self.contents[-1:]
+        self.contents.append(content)
 
 
 @dataclass(slots=True)
@@ -67,6 +77,8 @@ class Candidate:
     has_decimal_comma: bool = False
     states: set[str] = field(default_factory=set)
     is_optional: bool = False
+    was_retained: bool = False
+    repeats: int = 0
 
     def add(self, machine: str, contents: Iterable[Any]) -> None:
         for content in contents:
@@ -86,6 +98,13 @@ class Candidate:
         return self.has_numbers or (len(self.states) <= _MAX_STATES and len(numbered(self.states)) > 1)
 
     @property
+    def is_on_change(self) -> bool:
+        """Whether it seems to be reported on change, which may be days ago."""
+        again = self.messages - len(self.machines)
+        is_rare = self.was_retained or self.messages <= _MAX_CHANGES * len(self.machines)
+        return is_rare and 2 * self.repeats <= again
+
+    @property
     def table(self) -> dict[str, Any]:
         table: dict[str, Any] = {"topic": self.topic} if self.metric is None else {"metric": self.metric}
         if self.path:
@@ -96,8 +115,7 @@ class Candidate:
             table["decimal_comma"] = True
         if not self.has_numbers:
             table["map"] = numbered(self.states)
-            if self.metric is None:
-                # States are reported on change, which may be days ago.
+            if self.metric is None and self.is_on_change:
                 table |= {"max_age_s": 0, "retained": True}
         return table | ({"optional": True} if self.is_optional else {})
 
@@ -164,7 +182,7 @@ def _of_topics(messages: Iterable[Message]) -> Proposal:
             continue
         for path, content, quality in _leaves(document):
             value = heard.setdefault((message.topic, repr(path)), _Heard(message.topic, path))
-            value.contents.append(content)
+            value.add(content, is_retained=message.is_retained)
             value.quality = value.quality or quality
         times |= {key for key in document if key.casefold() in _TIME_KEYS} if isinstance(document, dict) else set()
     kept = [value for value in heard.values() if _may_be_value(value.contents)]
@@ -188,6 +206,8 @@ def _with_machine(kept: Sequence[_Heard], levels: Sequence[int]) -> Proposal:
         new = Candidate(_name(pattern, value.path), pattern, path=value.path)
         candidate = candidates.setdefault((pattern, repr(value.path)), new)
         candidate.quality = candidate.quality or value.quality
+        candidate.was_retained = candidate.was_retained or value.was_retained
+        candidate.repeats += value.repeats
         candidate.add("/".join(parts[level] for level in levels) or parts[0].lstrip("$") or "machine", value.contents)
     proposals = []
     for part in _by_payload([candidate for candidate in candidates.values() if candidate.is_value]):

@@ -20,9 +20,11 @@ PLAIN = [
 ]
 
 
-def heard(*messages: tuple[str, str]) -> Iterator[Message]:
+def heard(*messages: tuple[str, str], is_retained: bool = False) -> Iterator[Message]:
     for topic, payload in messages:
-        yield Message(topic=topic, payload=payload.encode(), qos=0, packet_id=0, received_at=0.0)
+        yield Message(
+            topic=topic, payload=payload.encode(), qos=0, packet_id=0, received_at=0.0, is_retained=is_retained
+        )
 
 
 @pytest.mark.parametrize(
@@ -183,6 +185,27 @@ def test_what_is_neither_a_number_nor_a_state_is_left_out(messages: Sequence[tup
 def test_numbers_with_a_decimal_comma_are_proposed_as_such() -> None:
     proposal = propose(heard(*PLAIN, *((f"plant/pump-{n}/oil", text) for n in (7, 8) for text in ("10.5", "9,5"))))
     assert proposal.values["oil"].table == {"topic": "plant/+/oil", "decimal_comma": True}
+
+
+@pytest.mark.parametrize(
+    ("texts", "was_retained", "is_held"),
+    [
+        (["ON"], False, True),
+        (["ON", "OFF", "ON"], False, True),
+        (["OFF", "ON"] * 5, True, True),
+        (["OFF", "ON"] * 5, False, False),
+        (["ON", "ON"], False, False),
+        (["ON", "ON", "ON", "OFF"], True, False),
+    ],
+)
+def test_only_a_state_that_comes_on_change_holds_for_ever(
+    texts: list[str], *, was_retained: bool, is_held: bool
+) -> None:
+    """If it comes again and again, its silence must be noticed."""
+    first, *others = [("plant/p1/state", text) for text in texts]
+    proposal = propose([*heard(first, is_retained=was_retained), *heard(*others)])
+    held = {"max_age_s": 0, "retained": True} if is_held else {}
+    assert proposal.values["state"].table == {"topic": "plant/+/state", "map": {"OFF": 0, "ON": 1}} | held
 
 
 def test_a_text_among_numbers_gets_no_number() -> None:
