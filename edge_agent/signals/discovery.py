@@ -16,7 +16,7 @@ from edge_agent.core.strict_json import number_of
 from edge_agent.core.wording import shown
 from edge_agent.signals import sparkplug, sparkplug_source
 from edge_agent.signals.source import NotTakenError
-from edge_agent.signals.values import GOOD_QUALITY, has_decimal_comma, parse
+from edge_agent.signals.values import GOOD_QUALITY, REASONS, has_decimal_comma, parse
 
 # With more different texts than this, or longer ones, a value is not a state.
 _MAX_STATES, _MAX_STATE_CHARS = 6, 24
@@ -33,6 +33,7 @@ _NO_STATE = re.compile(r"[-+]?\d+[,.:T/-]\d")
 _TIME_KEYS = {"ts", "time", "timestamp", "t", "datetime", "date"}
 _QUALITY_KEYS = {"q", "quality"}
 _ID_KEYS = ("id", "name")
+_UNIT_KEYS = {"unit", "units", "uom"}
 # Keys that only wrap others, so they do not name a value.
 _WRAPPERS = {"v", "value", "val", "values", "tags", "fields", "params", "payload", "data", "metrics"}
 # What replies of an edge-agent have: a board may answer below the same prefix.
@@ -159,9 +160,10 @@ def propose(messages: Iterable[Message]) -> Proposal:
     proposal = _of_topics(plain)
     if not of_nodes:
         return proposal
-    if not proposal.values:
-        return _of_sparkplug(of_nodes)
     sparkplug_table = _of_sparkplug(of_nodes)
+    if not proposal.values:
+        sparkplug_table.left_out.extend(proposal.left_out)
+        return sparkplug_table
     if not sparkplug_table.values:
         proposal.left_out.extend(sparkplug_table.left_out)
         return proposal
@@ -176,7 +178,9 @@ def _of_topics(messages: Iterable[Message]) -> Proposal:
     for message in messages:
         try:
             document = parse(message.payload)
-        except NotTakenError:
+        except NotTakenError as error:
+            if error.reason != "empty":
+                heard.setdefault((message.topic, ""), _Heard(message.topic, ())).contents.append(error)
             continue
         if isinstance(document, dict) and document.keys() >= _REPLY_KEYS:
             continue
@@ -186,8 +190,9 @@ def _of_topics(messages: Iterable[Message]) -> Proposal:
             value.quality = value.quality or quality
         times |= {key for key in document if key.casefold() in _TIME_KEYS} if isinstance(document, dict) else set()
     kept = [value for value in heard.values() if _may_be_value(value.contents)]
+    texts = [value for value in heard.values() if not _may_be_value(value.contents)]
     levels, *others = _machine_levels(kept)
-    proposals = [_with_machine(kept, levels), *(_with_machine(kept, other) for other in others)]
+    proposals = [_with_machine(kept, texts, each) for each in (levels, *others)]
     for proposal in proposals:
         if times and proposal.values:
             names = _listed(sorted(times))
@@ -195,26 +200,62 @@ def _of_topics(messages: Iterable[Message]) -> Proposal:
     return replace(proposals[0], other=proposals[1] if others else None)
 
 
-def _with_machine(kept: Sequence[_Heard], levels: Sequence[int]) -> Proposal:
-    """The proposal if these levels of the topics name the machine."""
+def _with_machine(kept: Sequence[_Heard], texts: Sequence[_Heard], levels: Sequence[int]) -> Proposal:
+    """The proposal if these levels of the topics name the machine. texts: what can be no value."""
     candidates: dict[tuple[str, str], Candidate] = {}
+    unused: dict[str, str] = {}  # Why a value is left out, by where it is.
     for value in kept:
         parts = value.topic.split("/")
         if levels and levels[-1] >= len(parts):
-            continue  # The topic is too short to name a machine.
-        pattern = "/".join("+" if level in levels else part for level, part in enumerate(parts))
+            unused[_where(value.topic, value.path)] = "the topic is too short to name a machine"
+            continue
+        pattern = _pattern(value.topic, levels)
         new = Candidate(_name(pattern, value.path), pattern, path=value.path)
         candidate = candidates.setdefault((pattern, repr(value.path)), new)
         candidate.quality = candidate.quality or value.quality
         candidate.was_retained = candidate.was_retained or value.was_retained
         candidate.repeats += value.repeats
         candidate.add("/".join(parts[level] for level in levels) or parts[0].lstrip("$") or "machine", value.contents)
+    for candidate in candidates.values():
+        if not candidate.is_value:
+            unused[_where(candidate.topic, candidate.path)] = _why_no_state(candidate)
+    for value in texts:
+        unused.setdefault(_where(_pattern(value.topic, levels), value.path), _why_no_value(value.contents))
     proposals = []
     for part in _by_payload([candidate for candidate in candidates.values() if candidate.is_value]):
         values, machines, left_out = _chosen(part)
         machine = "/".join(f"{{{number}}}" for number in range(1, len(levels) + 1)) or min(machines, default="")
         proposals.append(Proposal({} if machine == "{1}" else {"machine": machine}, values, machines, left_out))
+    lines = [f"{where}: {why}" for where, why in sorted(unused.items())]
+    if len(lines) > _MAX_NAMED:
+        lines[_MAX_NAMED:] = [f"{len(lines) - _MAX_NAMED} more, which are no numbers either"]
+    proposals[0].left_out.extend(lines)
     return replace(proposals[0], more=tuple(proposals[1:]))
+
+
+def _pattern(topic: str, levels: Sequence[int]) -> str:
+    """The filter for the topics that differ from this one in the machine only."""
+    return "/".join("+" if level in levels else part for level, part in enumerate(topic.split("/")))
+
+
+def _where(topic: str, path: _Path) -> str:
+    steps = ".".join(step if isinstance(step, str) else shown(step) for step in path)
+    return f"{topic} at {steps}" if steps else topic
+
+
+def _why_no_state(candidate: Candidate) -> str:
+    if len(candidate.states) > 1:
+        return f"too many texts for a state, such as {shown(candidate.example)}"
+    return f"only the text {shown(candidate.example)}; if it is a state, give it a `map` of all its texts"
+
+
+def _why_no_value(contents: Sequence[Any]) -> str:
+    example = next(content for content in contents if not (_is_number(content) or has_decimal_comma(content)))
+    if isinstance(example, NotTakenError):
+        return f"a payload that {REASONS[example.reason]}"
+    if isinstance(example, list):
+        return "an array; a `path` that ends in 0 takes its first element"
+    return f"texts that are no states, such as {shown(example)}"
 
 
 def _by_payload(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
@@ -338,11 +379,12 @@ def numbered(states: Iterable[str]) -> dict[str, int]:
 
 
 def _leaves(document: Any, path: _Path = (), quality: _Path = ()) -> Iterator[tuple[_Path, Any, _Path]]:
-    """The numbers, booleans and texts in a document, each with its path and that of the quality beside it."""
+    """The numbers, booleans, texts and arrays in a document, each with its path and that of the quality beside it."""
     if isinstance(document, dict) and len(path) < _MAX_DEPTH:
         beside = next((key for key in document if key.casefold() in _QUALITY_KEYS and _is_good(document[key])), None)
         for key, content in document.items():
-            if key.casefold() not in {*_TIME_KEYS, *_QUALITY_KEYS, *_ID_KEYS}:
+            is_unit = isinstance(content, str) and key.casefold() in _UNIT_KEYS
+            if not is_unit and key.casefold() not in {*_TIME_KEYS, *_QUALITY_KEYS, *_ID_KEYS}:
                 yield from _leaves(content, (*path, key), () if beside is None else (*path, beside))
     elif isinstance(document, list):
         for element in document:
@@ -350,6 +392,8 @@ def _leaves(document: Any, path: _Path = (), quality: _Path = ()) -> Iterator[tu
             key = next((key for key in _ID_KEYS if isinstance(known.get(key), str | int | float)), None)
             if key is not None:
                 yield from _leaves(element, (*path, {key: element[key]}) if len(path) < _MAX_DEPTH else path)
+        if not any(isinstance(element, dict) for element in document):
+            yield path, document, ()
     elif isinstance(document, str | int | float):
         yield path, document, quality
 
@@ -364,8 +408,8 @@ def _is_number(content: Any) -> bool:
 
 
 def _may_be_value(contents: list[Any]) -> bool:
-    texts = {text for text in contents if not (_is_number(text) or has_decimal_comma(text))}
-    return len(texts) <= _MAX_STATES and all(isinstance(text, str) and _is_state(text) for text in texts)
+    texts = [text for text in contents if not (_is_number(text) or has_decimal_comma(text))]
+    return all(isinstance(text, str) and _is_state(text) for text in texts) and len(set(texts)) <= _MAX_STATES
 
 
 def _is_state(text: str) -> bool:

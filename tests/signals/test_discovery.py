@@ -167,19 +167,44 @@ def test_odd_topics_and_payloads_give_a_table_that_is_valid(topic: str, payload:
     "messages",
     [
         (),
-        [(f"plant/a/log{n}", f"pump started at {n} by somebody in a hurry") for n in range(9)],
-        [("a/b", "\0"), ("a/b", "{")],
-        [("plant/p1/start", "2026-01-01T00:00:00"), ("plant/p1/start", "2026-01-02T00:00:00")],
-        [("plant/p1/uptime", "1T02:03:04"), ("plant/p1/uptime", "1T02:03:05")],
-        [("plant/p1/unit", "C"), ("plant/p2/unit", "C")],
-        [("plant/p1/info", '{"Id":"0119","Name":"7"}')],
+        [("plant/p1/info", '{"Id":"0119","Name":"7","unit":"C"}'), ("plant/p1/info", "")],
         [(f"plant/p1/{n}", '{"task":"t","device":"d","status":"ok","output":"a","timing":{"ms":1}}') for n in (1, 2)],
     ],
-    ids=["nothing", "logs", "no text", "dates", "durations", "one text", "names", "replies of a board"],
+    ids=["nothing", "names", "replies of a board"],
 )
-def test_what_is_neither_a_number_nor_a_state_is_left_out(messages: Sequence[tuple[str, str]]) -> None:
+def test_what_no_table_would_have_gives_none(messages: Sequence[tuple[str, str]]) -> None:
     proposal = propose(heard(*messages))
     assert (proposal.values, proposal.left_out) == ({}, [])
+
+
+STATE = "if it is a state, give it a `map` of all its texts"
+
+
+@pytest.mark.parametrize(
+    ("messages", "left_out"),
+    [
+        ([(f"p1/log{n}", f"pump started at {n} by a man in a hurry") for n in range(11)], "3 more, which are no"),
+        ([("p1/b", "\0")], 'p1/b: texts that are no states, such as "\\u0000"'),
+        ([("p1/b", "{")], "p1/b: a payload that is not JSON"),
+        ([("p1/start", "2026-01-01T00:00:00")], 'p1/start: texts that are no states, such as "2026-01-01T00:00:00"'),
+        ([("p1/uptime", "1T02:03:04")], 'p1/uptime: texts that are no states, such as "1T02:03:04"'),
+        ([("plant/p1/alarm", "OK"), ("plant/p2/alarm", "OK")], f'plant/+/alarm: only the text "OK"; {STATE}'),
+        ([("p1/x", '{"a":{"st":"RUN"}}')], f'+/x at a.st: only the text "RUN"; {STATE}'),
+        ([("p1/x", '{"st":[7,8]}')], "p1/x at st: an array; a `path` that ends in 0 takes its first element"),
+        ([("p1/who", f"user{n}") for n in range(7)], 'p1/who: texts that are no states, such as "user0"'),
+        ([*PLAIN, ("plant", "5")], "plant: the topic is too short to name a machine"),
+        ([*PLAIN, ("plant/pump-7/alarm", "OK")], f'plant/+/alarm: only the text "OK"; {STATE}'),
+    ],
+)
+def test_what_is_neither_a_number_nor_a_state_is_left_out_by_name(
+    messages: Sequence[tuple[str, str]], left_out: str
+) -> None:
+    proposal = propose(heard(*messages))
+    assert bool(proposal.values) == (messages[0] == PLAIN[0])
+    assert [line for line in proposal.left_out if line.startswith(left_out)]
+    assert len(proposal.left_out) <= 9
+    beside_nodes = propose([*heard(*messages), *births("P/NBIRTH/m")])
+    assert [line for line in beside_nodes.left_out if line.startswith(left_out)]
 
 
 def test_numbers_with_a_decimal_comma_are_proposed_as_such() -> None:
