@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.bundles import flip
 from tests.helpers.client import Client
 from tests.helpers.keys import write_keys
 from tests.helpers.processes import BrokerPort, EdgeAgent, Ended
@@ -88,7 +90,7 @@ def test_what_needs_a_model_names_what_is_missing_on_a_line(tmp_path: Path, demo
         (("edge_agent", "bench", "--config", config), "engine"),
         (("edge_agent", "probe", "--bundle", demo_bundle), "engine"),
         (("edge_agent", "demo", "--work", tmp_path), "demo"),
-        (("edge_convert", "verify", demo_bundle), "convert"),
+        (("edge_convert", "--help"), "convert"),
     ):
         ended = run(*words)
         assert ended.returncode == 1
@@ -103,6 +105,21 @@ def test_checks_go_as_far_as_they_can(tmp_path: Path, demo_bundle: Path, run: Ed
     assert examined.returncode == 1
     assert re.search(r"^good +model ", examined.stdout, re.MULTILINE)
     assert re.search(rf"^failed +engine +{MISSING.format('engine')}$", examined.stdout, re.MULTILINE)
+
+
+def test_a_bundle_is_checked_without_the_engine_and_the_converter_says_how(
+    tmp_path: Path, demo_bundle: Path, run: EdgeAgent
+) -> None:
+    copy = shutil.copytree(demo_bundle, tmp_path / "copy")
+    refused = run("edge_convert", "verify", copy)
+    assert (refused.returncode, "`edge-agent doctor --bundle DIR`" in refused.stderr) == (1, True)
+    whole = run("edge_agent", "doctor", "--bundle", copy)
+    assert whole.returncode == 0
+    words = "only the bundle's files were checked, its model was not loaded"
+    assert re.search(rf"^skipped +engine +{words}: {MISSING.format('engine')}$", whole.stdout, re.MULTILINE)
+    flip(copy / "model.gguf")
+    damaged = run("edge_agent", "doctor", "--bundle", copy)
+    assert (damaged.returncode, "should have sha256" in damaged.stdout) == (1, True)
 
 
 def test_a_signature_that_cannot_be_checked_is_a_key_fault(tmp_path: Path, demo_bundle: Path, run: EdgeAgent) -> None:
