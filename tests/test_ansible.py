@@ -357,6 +357,7 @@ def test_a_play_ends_with_what_has_become_of_each_board(tmp_path: Path) -> None:
     assert shown.endswith("done:        1: a\nfailed:      1: b\nnot begun:   1: c\nnot reached: 2: d,e\n")
     assert re.search(r"^not reached: \[d\]: .*Connection refused$", shown, flags=re.MULTILINE)
     assert shown.count("Connection refused") == 2
+    assert re.findall(r"^(\w+) +: ok=", shown, flags=re.MULTILINE) == ["a", "b", "c"]
 
     (folder / "roles/edge_agent/tasks").mkdir(parents=True)
     row = "{drift: \"{{ ['unit', 'etc'] if inventory_hostname == 'b' else [] }}\"}"
@@ -369,6 +370,7 @@ def test_a_play_ends_with_what_has_become_of_each_board(tmp_path: Path) -> None:
     assert (folder / "report.md").read_text("ascii") == "a table"
     assert "it differs: unit; etc" in shown
     assert "d, e could not be reached" in shown
+    assert re.findall(r"^(\w+) +: ok=", shown, flags=re.MULTILINE) == ["a", "b", "c"]
     assert shown.endswith("done:        2: a,c\nfailed:      1: b\nnot begun:   none\nnot reached: 2: d,e\n")
     technician.run("ansible-playbook", "-i", "hosts", "report.yml", "--limit", "a,c", code=0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from typing import Any
 
 from ansible.plugins.callback.default import CallbackModule as Default
@@ -50,7 +51,10 @@ class CallbackModule(Default):
         self._display.display(f"not reached: [{name}]: {reason}", color=constants.COLOR_UNREACHABLE)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        super().v2_playbook_on_stats(stats)
+        recap = copy(stats)
+        # A play that names boards which were not reached fails for them; here they would count as failed.
+        recap.processed = {name: 1 for name in stats.processed if name not in self._unreached - self._begun}
+        super().v2_playbook_on_stats(recap)
         if not self._begun | self._unreached:
             return
         boards, failed = set(stats.processed) - self._unreached, set(stats.failures) - self._unreached
