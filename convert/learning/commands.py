@@ -36,7 +36,7 @@ from ..write.bundle import check_target, new_bundle
 from ..write.manifest import signer
 from .doubts import read_as
 from .extension import ExtendedBundle, extend_bundle
-from .recipe import MAX_STEPS, Recipe
+from .recipe import MAX_STEPS, MIN_STEPS, Recipe
 from .runs import in_groups
 from .summary import print_rows, print_training
 from .teacher import ask_teacher
@@ -47,10 +47,14 @@ _ROWS = f"{ROWS}. Several files are read as one, and a row that is in two of the
 _SEED = "seed of everything random: without --minutes, the same rows and seed give the same bytes (default: 0)"
 _STEPS = f"steps of each training (default: {MAX_STEPS})"
 _MINUTES = (
-    "upper limit for all trainings together, without judging: if it is too short, each has fewer steps (default: none)"
+    "limit for all trainings together, without judging: if it is too short, each has fewer steps, but at least "
+    f"{MIN_STEPS} (default: none)"
 )
 _ANY_ACCURACY = "also write a model that is no better than always giving the most frequent answer, or the median"
-_CHECK = "only print how the rows are read and what is doubtful about them; train nothing"
+_CHECK = (
+    "only print how the rows are read and what is doubtful about them, and for the kind unusual also what its model is "
+    "worth; write nothing"
+)
 _TEACHER = "a bundle, .gguf or checkpoint whose answers the model also learns; --labelled may then be left out"
 _UNLABELLED = (
     "rows without answers, in one or more files: usual readings, for tasks of the kind unusual; with --teacher, inputs "

@@ -197,7 +197,7 @@ def _fit(
         done += 1
         steps = pace.target_steps(done, monotonic())
         schedule.step()
-        progress("training", done / steps)
+        progress(pace.words, done / steps)
     embedding.write()
     model.eval()
     return done

@@ -15,13 +15,17 @@ class Pace:
 
     def __init__(self, max_steps: int, seconds: float, now: float) -> None:
         self._max_steps, self._seconds, self._began = max_steps, seconds, now
+        self._min_steps = min(MIN_STEPS, max_steps)
+        self.words = "training"  # For the progress.
 
     def target_steps(self, done: int, now: float) -> int:
         """Judged again after each step, so that a busy moment of the machine counts only while it lasts."""
         if self._seconds == math.inf or done < _UNTIMED_STEPS:
             return self._max_steps
         affordable = int(done * self._seconds / max(now - self._began, 1e-6))
-        return min(max(affordable, done, MIN_STEPS), self._max_steps)
+        is_kept = affordable >= self._min_steps
+        self.words = "training" if is_kept else f"training: --minutes is too short, so {self._min_steps} steps each"
+        return min(max(affordable, done, self._min_steps), self._max_steps)
 
 
 class TimeLimit:

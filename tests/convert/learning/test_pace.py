@@ -26,8 +26,12 @@ def test_a_busy_moment_at_the_start_does_not_decide_the_steps() -> None:
 
 
 def test_a_training_has_some_steps_however_short_the_time() -> None:
-    assert trained(Pace(1600, 1.0, 0.0), began=0.0, slow_until=1e6)[0] == MIN_STEPS
-    assert trained(Pace(50, 1.0, 0.0), began=0.0, slow_until=1e6)[0] == 50
+    for steps, at_least in ((1600, MIN_STEPS), (50, 50)):
+        pace = Pace(steps, 1.0, 0.0)
+        assert trained(pace, began=0.0, slow_until=1e6)[0] == at_least
+        assert pace.words == f"training: --minutes is too short, so {at_least} steps each"
+    assert trained(pace := Pace(1600, 250.0, 0.0), began=0.0, slow_until=1e6)[0] == 250
+    assert pace.words == "training"
 
 
 def test_a_training_gets_its_part_of_what_the_others_left() -> None:
