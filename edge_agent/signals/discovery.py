@@ -144,6 +144,14 @@ class Proposal:
     def table(self) -> dict[str, Any]:
         return {**self.keys, "values": {name: value.table for name, value in self.values.items()}}
 
+    @property
+    def kinds(self) -> list[tuple[list[str], dict[str, Candidate]]]:
+        """The machines that share no value with others, and their values: several if these look like several kinds."""
+        return [
+            (sorted(_machines(group)), {name: value for name, value in self.values.items() if value in group})
+            for group in _kinds(self.values.values())
+        ]
+
     def tables(self) -> dict[str, dict[str, Any]]:
         """All tables by name, this one first."""
         tables = dict[str, dict[str, Any]]()
@@ -260,12 +268,7 @@ def _why_no_value(contents: Sequence[Any]) -> str:
 
 def _by_payload(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
     """The values of each table: machines that publish the same topics with another payload need one of their own."""
-    groups: list[list[Candidate]] = []
-    for candidate in candidates:
-        joined = [group for group in groups if any(candidate.machines & each.machines for each in group)]
-        groups = [group for group in groups if group not in joined]
-        groups.append([candidate, *itertools.chain.from_iterable(joined)])
-    groups.sort(key=lambda group: (-len(set[str]().union(*(each.machines for each in group))), group[0].topic))
+    groups = _kinds(candidates)
     first, *others = groups or [[]]
     tables = [first]
     topics = {each.topic for each in first if not _is_named(each.path)}
@@ -275,6 +278,20 @@ def _by_payload(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
         else:
             first += group
     return tables
+
+
+def _kinds(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
+    """The values of machines that have none in common with others, those of the most machines first."""
+    groups: list[list[Candidate]] = []
+    for candidate in candidates:
+        joined = [group for group in groups if any(candidate.machines & each.machines for each in group)]
+        groups = [group for group in groups if group not in joined]
+        groups.append([candidate, *itertools.chain.from_iterable(joined)])
+    return sorted(groups, key=lambda group: (-len(_machines(group)), group[0].topic))
+
+
+def _machines(candidates: Iterable[Candidate]) -> set[str]:
+    return set[str]().union(*(candidate.machines for candidate in candidates))
 
 
 def _of_sparkplug(messages: Iterable[Message]) -> Proposal:

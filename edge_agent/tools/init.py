@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import itertools
 import json
 import secrets
 import shlex
@@ -324,8 +325,7 @@ def shown_proposal(proposal: Proposal) -> Proposal:
 
 def found_lines(proposal: Proposal) -> Iterator[str]:
     """The machines and values that were heard, as one table for each of the configuration."""
-    names = ", ".join(proposal.machines[:_MAX_NAMED]) + (", …" if len(proposal.machines) > _MAX_NAMED else "")
-    yield f"machines ({len(proposal.machines)}): {names}"
+    yield f"machines ({len(proposal.machines)}): {_named(proposal.machines)}"
     rows = [("value", "from", "path", "example", "machines", "messages")]
     for name, value in proposal.values.items():
         path = toml(value.path) if value.path else ""
@@ -338,13 +338,24 @@ def found_lines(proposal: Proposal) -> Iterator[str]:
     for row in rows:
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
     yield from (f"left out: {text}" for text in proposal.left_out)
-    if all(value.is_optional for value in proposal.values.values()):
+    if len(kinds := proposal.kinds) > 1:
+        yield f"warning: these look like {len(kinds)} kinds of machines; each kind needs a table and a task of its own:"
+        topics_of = [sorted({value.topic for value in values.values()}) for _, values in kinds]
+        are_apart = len({*itertools.chain(*topics_of)}) == sum(map(len, topics_of)) and "source" not in proposal.keys
+        for (kind, values), filters in zip(kinds, topics_of, strict=True):
+            only = f": --discover {shlex.quote(','.join(filters))} finds only these" if are_apart else ""
+            yield f"  {_named(kind)} publish {_named([*values])}{only}"
+    elif all(value.is_optional for value in proposal.values.values()):
         yield "warning: no value is of all machines, so all are `optional`: is each of these really a machine?"
     for other in proposal.more:
         yield "and a table of its own, because these machines publish in another way:"
         yield from found_lines(other)
         if missing := sorted(proposal.values.keys() ^ other.values.keys()):
             yield f"warning: not in both tables: {', '.join(missing)}; give the same values the same names in the file"
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MAX_NAMED]) + (", …" if len(names) > _MAX_NAMED else "")
 
 
 def _signals_lines(tables: Mapping[str, dict[str, Any]]) -> Iterator[str]:

@@ -267,6 +267,27 @@ def test_a_table_whose_values_are_all_optional_comes_with_a_warning() -> None:
     assert ["1 (c)" in line for line in lines[2:5]] == [True, False, False]
 
 
+def test_two_kinds_of_machines_are_told_apart_with_a_filter_for_each() -> None:
+    kinds = {"comp": ("current", "oil"), "pump": ("flow", "vib")}
+    plant = [f"hall/{kind}-{number}/{name}" for kind, names in kinds.items() for number in (1, 2) for name in names]
+    heard = [Message(topic=topic, payload=b"1", qos=0, packet_id=0, received_at=0.0) for topic in plant]
+    lines = [*init.found_lines(propose(heard))]
+    assert lines[-3:] == [
+        "warning: these look like 2 kinds of machines; each kind needs a table and a task of its own:",
+        "  comp-1, comp-2 publish current, oil: --discover hall/+/current,hall/+/oil finds only these",
+        "  pump-1, pump-2 publish flow, vib: --discover hall/+/flow,hall/+/vib finds only these",
+    ]
+    comps = propose(each for each in heard if each.topic.endswith(("current", "oil")))
+    assert not [line for line in init.found_lines(comps) if "warning" in line]
+    payloads = {"comp": b'{"oil":1}', "pump": b'{"flow":1}'}
+    shared = (
+        Message(topic=f"hall/{kind}-{number}/data", payload=payload, qos=0, packet_id=0, received_at=0.0)
+        for kind, payload in payloads.items()
+        for number in (1, 2)
+    )
+    assert [*init.found_lines(propose(shared))][-1] == "  comp-1, comp-2 publish oil"
+
+
 def test_listening_proposes_the_values_of_a_plant(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
