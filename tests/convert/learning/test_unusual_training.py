@@ -33,10 +33,20 @@ kind = "classify"
 labels = ["calm", "loud"]
 """
 TASK = Task("pump", UnusualTask(kind="unusual", false_alarms="1 per 100 readings"))
+pytestmark = pytest.mark.usefixtures("few_mixtures")
 
 
 def lines(values: list[dict[str, Any]], **more: Any) -> str:
     return "".join(json.dumps({"input": value, **more}) + "\n" for value in values)
+
+
+@pytest.fixture(scope="module")
+def few_mixtures() -> Iterator[None]:
+    """Two to choose from instead of twelve: test_usual.py has what is learnt."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("convert.learning.usual._COMPONENTS", (2, 8))
+        patch.setattr("convert.learning.usual._SHRINKAGES", (0.1,))
+        yield
 
 
 @pytest.fixture(scope="module")
