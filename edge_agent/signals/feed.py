@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 # Beyond these, the oldest messages are dropped, because the newest values matter most.
 MAX_WAITING, MAX_WAITING_BYTES = 5000, 16_000_000
 SAVE_S = 900.0
+# A process that has forgotten a machine would not say that its last answer no longer holds.
+SAVE_NEW_MACHINE_S = 60.0
 # Of the machines in a message with the latest values, which has 64 kB with the fields around them.
 _MAX_LATEST_BYTES = 65_000
 # How long signals may hold the agent's thread at a time. Afterwards they leave it alone for three times as long.
@@ -159,6 +161,9 @@ class Feed:
                 rows = [replace(reading, at=reading.at + shift_s) for reading in table.recordings]
                 self._recorders[name].add(rows)
                 table.recordings.clear()
+            if table.has_new_machine:
+                table.has_new_machine = False
+                self._save_at = min(self._save_at, now + SAVE_NEW_MACHINE_S)
         if now >= self._save_at:
             self._save(until)
             self._save_at = now + SAVE_S

@@ -47,6 +47,7 @@ class SignalTable:
         self.readings = 0
         self.incomplete = 0  # Readings that were due while a value was missing.
         self.recordings: list[Reading] = []  # Readings to keep as rows, which the feed takes.
+        self.has_new_machine = False  # Whether one has had its first reading that the feed does not know of.
         self.now = 0.0  # The time of the last message or `advance`.
         self._strangers: _Strangers | None = None
         # A heap: when a machine is due, a number that breaks ties, its name, and whether it is due for its regular
@@ -201,6 +202,7 @@ class SignalTable:
                 yield machine.incomplete_reading(lacking, trigger, now)
             return
         self.readings += 1
+        self.has_new_machine = self.has_new_machine or not machine.had_reading
         reading = machine.read(trigger, now)
         if self.config.record_every_s and now - machine.recorded_at >= self.config.record_every_s:
             machine.recorded_at = now

@@ -11,7 +11,7 @@ from edge_agent.core.clock import parse_timestamp
 from edge_agent.core.messages import Message
 from edge_agent.loader import load_config
 from edge_agent.mqtt.link import MqttLink, Received
-from edge_agent.signals.feed import MAX_TURN_S, MAX_WAITING, Feed
+from edge_agent.signals.feed import MAX_TURN_S, MAX_WAITING, SAVE_NEW_MACHINE_S, Feed
 from edge_agent.signals.machine import Reading
 from edge_agent.signals.recorder import recorded_rows
 from edge_agent.signals.values import MAX_PAYLOAD_BYTES
@@ -84,6 +84,22 @@ def test_the_first_reading_of_a_table_is_logged_once(plant: Plant, caplog: pytes
         plant.readings()
         time.sleep(0.05)
     assert [record.getMessage() for record in caplog.records] == ["first reading table=pump"]
+
+
+def test_a_machine_is_saved_soon_after_its_first_reading(plant: Plant) -> None:
+    """A process that was killed would otherwise leave its last answer on the broker as a current one."""
+    state = plant.feed._state_path
+    for number in range(3):
+        plant.send(b'{"value":%d}' % number)
+        plant.readings()
+        time.sleep(0.05)
+    assert not state.exists()
+    list(plant.feed.tick(time.monotonic() + SAVE_NEW_MACHINE_S))
+    assert b'"a"' in state.read_bytes()
+    state.unlink()
+    time.sleep(0.05)
+    list(plant.feed.tick(time.monotonic() + 2 * SAVE_NEW_MACHINE_S))
+    assert not state.exists()
 
 
 def test_what_is_not_taken_is_logged_once_with_its_machine_and_value(
