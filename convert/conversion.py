@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .agent import ADAPTER_FILE, MANIFEST_FILE, MODEL_FILE, SIGNATURE_FILE, sha256_of
 from .allocate import Option, allocate
@@ -17,7 +17,6 @@ from .evaluate.requests import Requests
 from .evaluate.worker import AdaptedModel
 from .measure.cache import write_reference
 from .measure.runner import LoadedVocabulary
-from .measure.sensitivity import Sensitivities, measure_sensitivities
 from .measure.texts import Texts, chunks
 from .measure.vocabulary import WantedVocabulary, coverage_of, fit_vocabulary
 from .plan import DEFAULT_NAME, FilePlan, make_plan
@@ -33,6 +32,9 @@ from .read.vocabulary import cut_lora
 from .report.quality import Bundle, CalibrationTexts, Comparison, Quality, Size, TensorQuality, Vocabulary
 from .write import manifest
 from .write.gguf_file import write_adapter
+
+if TYPE_CHECKING:
+    from .measure.sensitivity import Sensitivities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,7 @@ class TunedMatrices:
 
     tuning: Tuning
     reference: Path  # The BF16 model.
-    sensitivities: Sensitivities
+    sensitivities: "Sensitivities"
     chosen: Mapping[str, Option]  # The types by matrix; empty without a budget.
     recovered: Mapping[str, Any] = field(default_factory=dict)
     """The tensors that were trained after rounding, by name, as the file stores them."""
@@ -134,6 +136,9 @@ def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePl
             raise ConvertError(
                 f"--budget: {tuning.budget} bytes are too few, at least {min_bytes} bytes are needed for this model"
             )
+    # With scipy, which takes a third of the time that a conversion needs to begin.
+    from .measure.sensitivity import measure_sensitivities  # noqa: PLC0415
+
     reference = write_reference(source.checkpoint, source.model, tuning.work, progress)
     with LoadedVocabulary(reference) as vocabulary:
         # Texts that are too short are refused now, not after an hour of measuring.

@@ -25,7 +25,6 @@ from ..write.manifest import PAGE_FILE, signer
 from .runs import in_groups
 from .training_rows import MIN_ROWS, Row, by_task, in_order_of_time, read_labelled, read_rows
 from .usual_report import UnusualQuality, UnusualTraining
-from .usual_training import UnusualJob, judge_unusual, write_unusual_bundle
 
 # A task of the kind `classify` can be made where an answer has this many rows.
 ENOUGH_ROWS = 20
@@ -40,6 +39,9 @@ def is_unusual_training(given: argparse.Namespace, tasks: Mapping[str, Task]) ->
 
 def train_unusual(given: argparse.Namespace, tasks: Mapping[str, Task]) -> None:
     """Raises ConvertError."""
+    # With scipy, which other commands need not wait for.
+    from .usual_training import UnusualJob, judge_unusual, write_unusual_bundle  # noqa: PLC0415
+
     rows, notes = in_groups(_read(given, tasks))
     sign = signer(given.sign)
     job = UnusualJob(

@@ -343,7 +343,7 @@ def test_a_file_is_within_the_budget_and_a_step_more_is_not(
     monkeypatch.setattr("convert.conversion.write_reference", lambda *_: tmp_path / "reference.gguf")
     monkeypatch.setattr("convert.conversion.LoadedVocabulary", lambda _path: nullcontext())
     monkeypatch.setattr("convert.conversion.chunks", lambda *_, **_more: [])
-    monkeypatch.setattr("convert.conversion.measure_sensitivities", lambda *given, **_: measured(*given[:3]))
+    monkeypatch.setattr("convert.measure.sensitivity.measure_sensitivities", lambda *given, **_: measured(*given[:3]))
     texts = Texts("t", "0", [])
 
     def job(budget: int) -> Job:
