@@ -91,10 +91,12 @@ class Track:
         """Why it prevents a reading now, in words for people."""
         if self.value is not None:
             return "known for too short a time"
-        if not self._cause and self.arrived_at is not None:
-            age = f"for {now - self.arrived_at:.0f} s (max_age_s {self._max_age_s:g})"
+        if self.arrived_at is None:
+            return f"missing: {self._cause}"
+        age = f"for {now - self.arrived_at:.0f} s (max_age_s {self._max_age_s:g})"
+        if not self._cause:
             return f"no number {age}: its last message {self._passed_over}" if self._passed_over else f"silent {age}"
-        return f"missing: {self._cause}"
+        return f"missing: {self._cause}" + (f"; silent {age}" if now - self.arrived_at > self._max_age_s else "")
 
     def restore(self, settled_at: float, arrived_at: float | None) -> None:
         self._settled_at, self.arrived_at = settled_at, arrived_at

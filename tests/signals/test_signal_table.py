@@ -96,7 +96,10 @@ def test_a_reading_that_cannot_be_made_says_why() -> None:
     pumps.on_connection_lost(START + 50)
     assert causes(51)[1] == "temp: missing: no message since the connection was lost"
     send(pumps, "plant/a/temp", 70, 60)
-    assert causes(130)[1] == "temp: silent for 70 s (max_age_s 60)"
+    assert causes(130) == (
+        "vib: missing: its last message has no usable number; silent for 90 s (max_age_s 60)",
+        "temp: silent for 70 s (max_age_s 60)",
+    )
 
 
 def test_the_latest_values_have_their_ages_and_asking_for_them_changes_nothing() -> None:
