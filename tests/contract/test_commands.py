@@ -53,12 +53,10 @@ def test_bad_command_fails_with_its_code(site: Site, operation: str, payload: by
 
 
 @pytest.fixture(scope="module")
-def slow_agent_of_module(
-    broker_port: BrokerPort, tmp_path_factory: pytest.TempPathFactory, protocol: str
-) -> Iterator[Site]:
-    """One agent whose requests last, with all commands enabled."""
+def slow_agent_of_module(broker_port: BrokerPort, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One agent whose requests last, with all commands enabled. Nothing of these depends on the MQTT version."""
     folder, more = tmp_path_factory.mktemp("slow"), ALL + "[engine]\nmax_active = 1\n"
-    with running_site(folder, broker_port(protocol), protocol, model="echo:step_ms=50", more=more) as site:
+    with running_site(folder, broker_port("5"), "5", model="echo:step_ms=50", more=more) as site:
         yield site
 
 
