@@ -220,7 +220,7 @@ class Checks:
         if row is None or known is None:
             return []
         accuracy = object_at(object_at(row.health, "accuracy"), task)
-        return promises(known, accuracy, self._open[device, task])
+        return promises(known, accuracy)
 
     def unproven(self, row: Row) -> list[Document]:
         """How far the promises of a board are that are not proven."""

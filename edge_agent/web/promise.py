@@ -1,9 +1,8 @@
 """About how many more right audits a task needs for a promise: the board tests answers by their scores, too."""
 
-import math
 from functools import lru_cache
 
-from edge_agent.learning.maths.assessment import MIN_ANSWERED
+from edge_agent.learning.maths.assessment import answers_needed
 from edge_agent.learning.maths.shares import CONFIDENCE, missing_audits
 from edge_agent.tools.watch.site import Document, number_at
 
@@ -15,13 +14,12 @@ _MAX_AUDITS = 100_000
 _missing_audits = lru_cache(maxsize=1024)(missing_audits)
 
 
-def promises(task: Document, accuracy: Document, open_audits: int = 0) -> list[Document]:
+def promises(task: Document, accuracy: Document) -> list[Document]:
     """What the promise of `min_accuracy` still needs, or those of TARGETS. Empty if the task can make no promise.
 
     Args:
         task: What `info` says about it.
         accuracy: What `health.accuracy` says about it.
-        open_audits: How many of its audits can still be answered here.
     """
     asked, answered = _count(accuracy, "asked"), _count(accuracy, "audits")
     if asked is None or answered is None or answered > asked or "labels" not in task:
@@ -35,17 +33,17 @@ def promises(task: Document, accuracy: Document, open_audits: int = 0) -> list[D
         "min_accuracy": _share(task, "min_accuracy"),
     }
     targets = TARGETS if known["min_accuracy"] is None else (known["min_accuracy"],)
-    return [_promise(known, target, task, accuracy, open_audits) for target in targets]
+    return [_promise(known, target, task, accuracy) for target in targets]
 
 
-def _promise(known: Document, target: float, task: Document, accuracy: Document, open_audits: int) -> Document:
+def _promise(known: Document, target: float, task: Document, accuracy: Document) -> Document:
     answered, right, more, is_enough = known["answered"], known["right"], None, False
     # Those that were asked after the last answered one do not count yet. Older boards do not tell them apart.
     missed = _count(accuracy, "missed")
     missed = known["asked"] - answered if missed is None else missed
     newer = max(0, known["asked"] - answered - missed)
     wrong = None if right is None else answered - right
-    by_share = _to_answer(MIN_ANSWERED * (answered + missed) - answered, min(open_audits, missed))
+    by_share = answers_needed(answered, answered + missed)
     if (_share(accuracy, "promised") or 0) >= target:
         more = 0
     elif right is not None:
@@ -68,14 +66,6 @@ def _promise(known: Document, target: float, task: Document, accuracy: Document,
     else:
         words_key = "too_few_answered" if by_share > 0 else "audits"
     return {**known, "wrong": wrong, "newer": newer, "target": target, "more": more, "words_key": words_key}
-
-
-def _to_answer(lacking: float, late: int) -> int:
-    """How many answers make up for the missing ones: a new audit, unlike a late answer, also adds to the asked ones."""
-    if lacking > late:
-        lacking = late + (lacking - late) / (1 - MIN_ANSWERED)
-    # Rounding errors are not an audit.
-    return max(0, math.ceil(round(lacking, 6)))
 
 
 def _count(document: Document, name: str) -> int | None:

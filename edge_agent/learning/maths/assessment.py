@@ -5,6 +5,7 @@ accuracy, the audits from before it train, too.
 """
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,12 @@ class Assessment:
     tested: Tested | None  # The latest test of a promise.
     drop: drift.Drop | None  # How the accuracy fell; None if it has not.
     shift: Shift | None  # How far the newest answers are from the oldest; None if chance may explain it.
+
+
+def answers_needed(answered: int, asked: int) -> int:
+    """How many more audits must be answered before any promise, whatever the answers."""
+    # Rounding errors are not an audit.
+    return max(0, math.ceil(round(MIN_ANSWERED * asked - answered, 6)))
 
 
 def assess(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.terminal import UNKNOWN, percent
-from edge_agent.learning.maths.assessment import MIN_ANSWERED, Answer, Assessment, assess
+from edge_agent.learning.maths.assessment import MIN_ANSWERED, Answer, Assessment, answers_needed, assess
 from edge_agent.learning.maths.calibration import (
     JudgedAnswer,
     calibration_error,
@@ -219,7 +219,7 @@ def _possible_promise(
         reach = [answer for answer in judged if answer.score >= at]
         if share := sum(score >= at for score in scores) / len(scores):
             missing.append(math.ceil(missing_audits(count_right(reach), len(reach), target, confidence) / share))
-    to_answer = _answers_needed(assessed.audits, assessed.asked)
+    to_answer = answers_needed(assessed.audits, assessed.asked)
     return PossiblePromise(target, None, None, max(1, to_answer, min(missing)))
 
 
@@ -233,7 +233,7 @@ def evidence_words(measures: Measures) -> str:
     rows = f"{comma} and {evidence.held_out} rows that the training held out" if evidence.held_out else ""
     if evidence.contradicted:
         rows = f", and no longer on {evidence.contradicted} rows that the training held out, which these contradict"
-    needed = _answers_needed(evidence.audits, evidence.asked)
+    needed = answers_needed(evidence.audits, evidence.asked)
     share = percent(MIN_ANSWERED, ".0f")
     hint = (
         f"; none without {share} of the audits answered: answer {needed} more of those {evidence.asked}"
@@ -246,11 +246,6 @@ def evidence_words(measures: Measures) -> str:
         label, target = evidence.always
         note = f" Always answering {label} would keep {target:g}, too: look at each right label by itself."
     return f"Promises rest on {audits}{rows}{hint}.{waiting}{note}"
-
-
-def _answers_needed(answered: int, asked: int) -> int:
-    """How many more audits must be answered before any promise, whatever the answers."""
-    return max(0, math.ceil(round(MIN_ANSWERED * asked - answered, 6)))
 
 
 @dataclass(frozen=True, slots=True)
