@@ -152,12 +152,13 @@ function accuracyWords(task, board) {
   if (entry.audits >= MIN_FOR_SHARE)
     parts.unshift(t("accuracy.right", { share: percent(entry.accuracy), bound: percent(entry.lower_bound) }));
   if (entry.promised != null) parts.push(t("promise.proven", { target: percent(entry.promised) }));
-  else parts.push(...[task.promise ?? []].flat().map(promiseWords));
+  else parts.push(...[task.promise ?? []].flat().map((each) => promiseWords(each)));
   parts.push(givenWords(entry.given));
   return parts.filter(Boolean).join(" ");
 }
 
-export function promiseWords(promise) {
+// Without `differed` for those who still can correct their answers: it shows them which ones to look at again.
+export function promiseWords(promise, { differed = true } = {}) {
   const target = percent(promise.target);
   if (promise.more === 0) return t("promise.proven", { target });
   // Right answers prove nothing as long as the others are missing.
@@ -166,7 +167,7 @@ export function promiseWords(promise) {
   if (promise.words_key === "enough") return t("promise.enough", { target });
   const why = promise.words_key === "not_asked" ? ` ${t("promise.not_asked")}` : "";
   // Each right answer lowers the number, and one unlike the board's raises it.
-  const wrong = promise.wrong ? ` ${t("promise.wrong", { n: promise.wrong })}` : "";
+  const wrong = differed && promise.wrong ? ` ${t("promise.wrong", { n: promise.wrong })}` : "";
   return promise.more == null
     ? `${t("promise.unknown", { target })}${why}`
     : `${t("promise.more", { n: promise.more, target })}${wrong}${why}`;

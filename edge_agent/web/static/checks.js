@@ -374,7 +374,7 @@ export function checksScreen({ route, redraw }) {
           h("li", { key: name },
             h("p", null, h("b", null, name)),
             h("p", null, t("needs.answered", { n: need.answered, open: need.open })),
-            h("p", null, promiseWords(need), " ", givenWords(need.given)),
+            h("p", null, promiseWords(need, { differed: false }), " ", givenWords(need.given)),
             need.open
               ? h("p", { class: "buttons", key: "check" },
                   link(checkAddress(need.device, need.task), { class: "button" }, t("tab.check")))
