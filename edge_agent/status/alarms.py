@@ -309,7 +309,7 @@ class Alarms:
         self.reading = BoardReading()
         self.worker_ends: list[float] = []
         self.last_worker_end = ""
-        # None while no worker answers.
+        # Since when a worker answers and none has ended. One that a model switch replaces has not.
         self.worker_ready_since: float | None = None
         self.is_worker_silent = False
         self.now = 0.0
@@ -343,7 +343,7 @@ class Alarms:
 
     def on_worker_ended(self, how: str, now: float) -> None:
         self.worker_ends.append(now)
-        self.last_worker_end = how
+        self.last_worker_end, self.worker_ready_since = how, None
 
     def on_taken_over(self, now: float) -> None:
         self.takeovers.append(now)
@@ -351,6 +351,8 @@ class Alarms:
     def set_model_fault(self, fault: str | None) -> None:
         """Why no model can be used, with its path; None = one answers."""
         self.model_fault = fault
+        if fault is not None:
+            self.worker_ready_since = None
 
     def set_quality_fault(self, fault: str | None) -> None:
         """Why the model's answers differ from the recorded ones; "" = they do not, None = it was not asked."""
@@ -384,7 +386,9 @@ class Alarms:
         odd_inputs: OddShare | None = None,
     ) -> bool:
         """Raises and clears alarms, once a second; True if a severity has changed."""
-        self.now, self.worker_ready_since, self.is_worker_silent = now, worker_ready_since, is_worker_silent
+        self.now, self.is_worker_silent = now, is_worker_silent
+        if self.worker_ready_since is None:
+            self.worker_ready_since = worker_ready_since
         self.reading, self.findings, self.expires, self.odd_inputs = reading, findings, expires, odd_inputs
         # A deadline that even an idle board would miss is refused too, and is no overload.
         self.refused.append(overloaded_total - self._overloaded_total if queue_depth > 0 else 0)

@@ -244,7 +244,9 @@ def test_a_crash_loop_is_told_in_the_past_and_eases_once_the_worker_answers_agai
         "most recently not started: no such file; it has answered again since 08:00 UTC: if it happens again, "
         in message
     )
-    # It ends once more.
+    # A model switch replaces it.
+    assert bus.run(2).run(2, ready_since=bus.now).told == ["critical", "warning"]
+    bus.alarms.on_worker_ended("killed by SIGKILL", bus.now)
     assert bus.run(1).told[-1] == "critical"
     assert "answered again" not in bus.retained["worker-crash-loop"]["message"]
 
