@@ -228,6 +228,17 @@ def test_the_end_of_a_worker_is_published_before_the_next_health_is_due(monkeypa
     assert [(one["overall"], one["worker"]["pid"]) for one in documents] == [("critical", None)]
 
 
+def test_a_model_that_stands_in_for_another_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = an_agent()
+    told = connected(agent, monkeypatch)
+    with_worker(monkeypatch, agent)
+    agent._supervisor.model = replace(agent._supervisor.model, is_fallback=True, version=2)
+    for _ in range(2):
+        with_worker(monkeypatch, agent)
+    (event,) = [json.loads(word.payload) for word in told if word.topic == f"{BASE}/event/model-fallback"]
+    assert (event["old"], event["new"]["version"]) == ({"folder": "model.gguf"}, 2)
+
+
 @pytest.mark.expects_warning
 def test_a_fault_in_any_part_is_an_alarm_and_a_reason_of_health(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = an_agent()

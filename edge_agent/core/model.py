@@ -109,6 +109,10 @@ class Model:
         """An estimate for its worker: the weights twice, because fast kernels copy them, plus context and process."""
         return 500.0 + 2.0 * self.size_bytes / 1e6
 
+    def identity(self) -> dict[str, Any]:
+        """What events say about it."""
+        return {"name": self.bundle_name, "folder": self.folder, "version": self.version, "sha256": self.sha256}
+
     def describe(self) -> dict[str, Any]:
         """The model's entry in `info`."""
         return {

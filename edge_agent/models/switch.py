@@ -291,11 +291,13 @@ class ModelSwitch:
         self._supervisor.adopt(model, attempt.worker, ready, self._now)
         self._dispatcher.on_model_replaced(model)
         log.info("model %s is in force source=%s", attempt.how, shown_path(attempt.source))
-        before, after = (
-            {"name": each.bundle_name, "folder": each.folder, "version": each.version, "sha256": each.sha256}
-            for each in (old, model)
-        )
-        event = {"model": model.key, "how": attempt.how, "old": before, "new": after, "by": attempt.by}
+        event = {
+            "model": model.key,
+            "how": attempt.how,
+            "old": old.identity(),
+            "new": model.identity(),
+            "by": attempt.by,
+        }
         if unserved := self._dispatcher.unserved_tasks(model):
             log.warning("%s has no model for these tasks, so they are not answered: %s", model.key, ", ".join(unserved))
         data = {

@@ -31,7 +31,14 @@ _DAY_S = 86_400
 _MAX_RECENT = 5_000
 # Of each kind of event of a board, so that one that never stops publishing cannot push out the other entries.
 MAX_PER_MINUTE = 30
-_UNLIMITED_EVENTS = ("command", "model-switched", "model-switch-failed", "promise-lost", "promise-proven")
+_UNLIMITED_EVENTS = (
+    "command",
+    "model-fallback",
+    "model-switched",
+    "model-switch-failed",
+    "promise-lost",
+    "promise-proven",
+)
 _ALIVE_S = 60.0
 _MAX_TEXT = 500
 # The year 2100: what is later is no time of a journal.

@@ -149,7 +149,7 @@ class EventRecorder(Part):
             return
         document = object_or_empty(message.payload)
         by = text_at(document, "by")
-        text = _switch_text(document) if name == "model-switched" else _event_text(document)
+        text = _switch_text(document) if name in ("model-switched", "model-fallback") else _event_text(document)
         entry = Entry(at=wall, what="event", device=device, name=name[:64], text=text, by=by)
         self._journal.add(entry)
 

@@ -242,7 +242,7 @@ def test_however_many_events_a_board_publishes_its_levels_alarms_commands_and_sw
     assert [(entry.what, entry.name) for entry in journal.read(limit=len(kept))[::-1]] == kept
 
 
-def test_a_switch_names_the_folders_and_versions_of_both_models_and_who_sent_it(tmp_path: Path) -> None:
+def test_a_switch_or_fallback_names_the_folders_and_versions_of_both_models_and_who_sent_it(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     rows: dict[str, Row] = {row.device: row for row in online(tmp_path).site.rows(time.monotonic())}
     events = EventRecorder("edgeai/v1", "hall1", rows, journal)
@@ -251,10 +251,13 @@ def test_a_switch_names_the_folders_and_versions_of_both_models_and_who_sent_it(
     events.receive(said("press-04/event/model-switched", json.dumps(document).encode()), WALL)
     bare = {**document, "old": {"name": "qwen", "folder": None, "version": None}, "how": "rollback"}
     events.receive(said("press-04/event/model-switched", json.dumps(bare).encode()), WALL)
-    rolled_back, switched = journal.read(limit=2)
+    fallback = {"model": "default", "old": {"folder": "pumps-2"}, "new": old}
+    events.receive(said("press-04/event/model-fallback", json.dumps(fallback).encode()), WALL)
+    fallen_back, rolled_back, switched = journal.read(limit=3)
     assert switched.text == "old pumps-1 (version 1), new pumps-2 (version 2)"
     assert switched.by == "ana@pc-7"
     assert rolled_back.text == "old qwen, new pumps-2 (version 2) (rollback)"
+    assert fallen_back.text == "old pumps-2, new pumps-1 (version 1)"
 
 
 def test_the_messages_of_doctor_are_no_entries(tmp_path: Path) -> None:
