@@ -55,8 +55,8 @@ class Entry:
     at: float
     """Seconds since 1970, by the clock of this machine."""
     what: str
-    """level, alarm, alarm-end, alarm-void (its board is gone), event, feedback, seen, page-started, page-was-off,
-    broker-lost or broker-back.
+    """level, alarm, alarm-end, alarm-void (its board is gone or has connected anew), event, feedback, seen,
+    page-started, page-was-off, broker-lost or broker-back.
     """
     device: str | None = None
     name: str | None = None

@@ -7,7 +7,7 @@ from edge_agent.core.messages import Message
 from edge_agent.core.topics import Topics, wildcard_values
 from edge_agent.core.wording import cut
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import URGENT, BoardLevel, Document, Row, is_critical, is_on_bus, number_at, text_at
+from edge_agent.tools.watch.site import BoardLevel, Document, Row, is_critical, is_on_bus, number_at, text_at
 from edge_agent.web.journal import Entry, Journal
 from edge_agent.web.parts import Part
 
@@ -89,13 +89,13 @@ class ChangeRecorder:
             return
         alarms, reasons = {name for name, _ in row.alarms}, _names(row.why)
         if level == known.level:
-            # Alarms have entries of their own. Reasons of silent boards are ages.
+            # Alarms have entries of their own.
             changed = (reasons ^ known.reasons) - alarms - known.alarms
-            has_reasons = row.level in (BoardLevel.DEGRADED, BoardLevel.CRITICAL)
+            has_reasons = row.level in (BoardLevel.DEGRADED, BoardLevel.CRITICAL, BoardLevel.OFFLINE)
             if not changed or not has_reasons or 0 <= wall - known.noted_at < _REASONS_EVERY_S:
                 return
-        # One that is well when it is first heard is no news, but one that is not may have died while no process ran.
-        if known.level is not None or row.level in URGENT:
+        # One that is well when it is first heard is no news.
+        if known.level is not None or row.level is not BoardLevel.OK:
             self._add(row, wall, "level", level, "; ".join(row.why or sorted(alarms)) or None)
         known.level, known.reasons, known.noted_at = level, reasons, wall
 
@@ -117,8 +117,8 @@ class ChangeRecorder:
 
 
 def _names(why: Iterable[str]) -> set[str]:
-    """The phrases without their figures, and without the governor's level, which may change all the time."""
-    return {phrase.split(":", 1)[0] for phrase in why if phrase and not phrase.startswith("governor ")}
+    """The phrases without their figures, and without the governor's level and ages, which may change all the time."""
+    return {phrase.split(":", 1)[0] for phrase in why if phrase and not phrase.startswith(("governor ", "last "))}
 
 
 def _can_tell(row: Row) -> bool:

@@ -86,10 +86,22 @@ def test_a_critical_level_has_its_alarm_as_its_reason(tmp_path: Path) -> None:
     assert levels == [("level", "critical", "overheating")]
 
 
-def test_a_board_that_is_offline_when_it_is_first_heard_is_an_entry(tmp_path: Path) -> None:
+def test_a_board_that_is_not_ok_when_it_is_first_heard_is_an_entry(tmp_path: Path) -> None:
     plant = Plant(tmp_path)
+    plant.say("state", boards.state())
+    plant.say("health", boards.health(overall="degraded", reasons=["promise-unproven"]))
+    assert plant.entries == [("level", "degraded", "promise-unproven")]
+
+
+def test_another_reason_of_a_board_that_is_offline_is_an_entry_and_its_age_is_none(tmp_path: Path) -> None:
+    plant = Plant(tmp_path)
+    plant.say("health", boards.health())
     plant.say("state", boards.will())
-    assert [entry[:2] for entry in plant.entries] == [("level", "offline")]
+    plant.wall += 60
+    plant.look()
+    plant.say("state", boards.state("offline", reason="model-load-failed: gone"))
+    whys = [(why or "").split("; ")[0] for what, name, why in plant.entries if (what, name) == ("level", "offline")]
+    assert whys == ["connection-lost", "model-load-failed: gone"]
 
 
 def test_an_alarm_is_an_entry_when_it_is_raised_and_when_it_ends(tmp_path: Path) -> None:
