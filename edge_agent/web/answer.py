@@ -122,6 +122,13 @@ class Wanted:
         return any(name in each.casefold() for each in names if each is not None)
 
 
+def machine_of(document: Document) -> str | None:
+    """The machine that a reading is from, or else its topic."""
+    fields = object_at(document, "input")
+    named = (str(fields[field]) for field in _MACHINE_FIELDS if field in fields)
+    return text_at(document, "machine") or next(named, None) or text_at(document, "topic")
+
+
 def reading_of(answer: Answer, document: Document, task: Document) -> Document:
     """What tells a person which reading an answer is about, and what it may be called."""
     return {

@@ -11,7 +11,7 @@ from edge_agent.core.wording import cut
 from edge_agent.mqtt.outbox import PublishResult
 from edge_agent.tools.client import object_or_empty
 from edge_agent.tools.watch.site import Document, object_at, text_at
-from edge_agent.web.answer import Mark, MarkState
+from edge_agent.web.answer import Mark, MarkState, machine_of
 from edge_agent.web.journal import Entry
 from edge_agent.web.live import SILENT_LEVELS, Live
 from edge_agent.web.parts import Part
@@ -121,8 +121,17 @@ class Feedback(Part):
 
 
 def _entry_of(mark: Mark, wall: float) -> Entry:
+    document = mark.answer.document()
+    known = {
+        "machine": machine_of(document),
+        "id": document.get("id"),
+        "corrects": None if mark.before is None else _words(mark.before),
+    }
+    text = "; ".join([_words(mark), *(f"{name}: {value}" for name, value in known.items() if value is not None)])
+    return Entry(at=wall, what="feedback", device=mark.answer.device, name=mark.answer.task, text=text, by=mark.by)
+
+
+def _words(mark: Mark) -> str:
     said = mark.said.get("answer", mark.output)
     text = said if isinstance(said, str) else compact_json(said)
-    if "correct" in mark.said:
-        text = f"{'right' if mark.said['correct'] else 'wrong'}: {text}"
-    return Entry(at=wall, what="feedback", device=mark.answer.device, name=mark.answer.task, text=text, by=mark.by)
+    return f"{'right' if mark.said['correct'] else 'wrong'}: {text}" if "correct" in mark.said else text

@@ -52,7 +52,7 @@ def test_no_route_reveals_the_answer_of_an_audit_until_who_has_answered_it_asks_
     assert bench.rows()[0]["output"] == "bearing fault"
     (entry,) = bench.live.journal.read(has_feedback=True, limit=10)
     assert (entry.what, entry.device, entry.name, entry.text, entry.by) == (
-        "feedback", "press-04", "triage", "imbalance", "Ana",
+        "feedback", "press-04", "triage", "imbalance; machine: plant/M7/x; id: 1", "Ana",
     )  # fmt: skip
 
 
@@ -92,6 +92,8 @@ def test_an_audit_is_corrected_by_who_answered_it_until_the_answer_of_the_board_
         ("bearing fault", "undone", False, None),
         ("imbalance", "corrected", False, None),
     ]
+    texts = [entry.text for entry in bench.live.journal.read(has_feedback=True, limit=10)]
+    assert texts == ["normal; id: 1; corrects: imbalance", "imbalance; id: 1"]
     assert bench.reveal(second, by="Ana").json()["can_correct"] is False
     assert bench.mark(key, answer="bearing fault", by="Ana").json()["error"]["code"] == "answer_seen"
 
@@ -271,8 +273,8 @@ def test_an_answer_that_is_no_audit_can_be_confirmed_and_later_corrected() -> No
     bench.tick(UNDO_S)
     bench.result()
     assert [entry.text for entry in bench.live.journal.read(has_feedback=True, limit=10)] == [
-        "normal",
-        "right: bearing fault",
+        "normal; id: 1; corrects: right: bearing fault",
+        "right: bearing fault; id: 1",
     ]
     assert [feedback for _, feedback in bench.sent] == [
         {"id": 1, "correct": True, "reply_to": RESPONSE},

@@ -53,6 +53,6 @@ function words(entry) {
 
 function textOf(what, text) {
   if (what === "event") return eventWords(text);
-  if (what === "feedback") return text.replace(/^(right|wrong)(?=: )/, (word) => t(word));
+  if (what === "feedback") return eventWords(text).replace(/^(right|wrong)(?=: )/, (word) => t(word));
   return what === "alarm" ? boardWords(text) : phrasesView(text);
 }
