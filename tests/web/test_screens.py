@@ -345,6 +345,29 @@ def test_who_answers_second_is_told_so(world: World) -> None:
         expect(notice).to_be_visible()
 
 
+def test_a_reading_that_somebody_else_answers_stays_and_what_is_pressed_for_it_counts_for_nothing(
+    world: World,
+) -> None:
+    with tab(world.browser) as view, closing(Person(world.page.url)) as ben:
+        world.stage.audits(2)
+        world.open(view, "check")
+        shown = view.locator(".card .id")
+        for name, keys in (("Ben", "1"), ("Cem", None)):
+            first = shown.inner_text()
+            key = next(check["key"] for check in world.page.get("checks")["checks"] if str(check["id"]) == first)
+            mark = ben.post("feedback", {"key": key, "answer": LABELS[1], "by": name}).json()["mark"]
+            expect(view.locator(".card")).to_contain_text(f"{name} has just answered this reading.")
+            expect(shown).to_have_text(first)
+            expect(view.locator(".choice")).to_have_count(0)
+            assert axe_violations(view) == []
+            view.wait_for_timeout(GUARD_MS)
+            view.keyboard.press(keys) if keys else view.locator(".card .main").click()
+            expect(shown).not_to_have_text(first)
+            expect(view.locator(".choice").first).to_be_visible()
+            assert world.page.get("checks")["marks"][0]["mark"] == mark
+        assert complaints_of(view) == []
+
+
 def test_an_answer_is_found_by_its_machine_and_what_is_said_of_it_is_taken_back_there(world: World, view: Page) -> None:
     world.open(view, f"answers?device={FINE[1]}")
     for number in range(21):

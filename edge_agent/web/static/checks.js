@@ -40,6 +40,7 @@ export function checksScreen({ route, redraw }) {
   let data = null;
   let current = null;
   let shownAt = 0;
+  let shownFor = null; // The address, which says what the list is narrowed to.
   let find = "";
   let limit = PAGE;
   let failed = null; // The mark that could not be sent, and why.
@@ -73,6 +74,10 @@ export function checksScreen({ route, redraw }) {
   const asked = () => withWords(current);
   const waiting = () => data?.marks.find((mark) => mark.state === "waiting" && isMine(mark));
   const left = () => open().filter((check) => !skipped.has(check.key));
+  const isLeft = () => left().some((check) => check.key === current?.key);
+  // Somebody else has answered it while it is shown here: another one must not come under a finger on its way.
+  const isTaken = () => current != null && !isLeft() && may("feedback");
+  const markOf = (key) => data.marks.find((mark) => mark.key === key && mark.state !== "undone");
 
   function show(check) {
     if (check?.key !== current?.key) {
@@ -83,9 +88,16 @@ export function checksScreen({ route, redraw }) {
   }
 
   function move(step) {
+    if (isTaken()) return goOn();
     const list = left();
     const at = list.findIndex((check) => check.key === current?.key);
     if (list.length) show(list[(at + step + list.length) % list.length]);
+    refocus();
+  }
+
+  // What was pressed for a reading that somebody else has answered counts for nothing.
+  function goOn() {
+    show(left()[0]);
     refocus();
   }
 
@@ -96,6 +108,7 @@ export function checksScreen({ route, redraw }) {
 
   async function choose(answer) {
     if (!current || isOld() || performance.now() - shownAt < GUARD_MS) return;
+    if (isTaken()) return goOn();
     const check = current;
     marked.add(check.key);
     failed = passed = null;
@@ -149,6 +162,7 @@ export function checksScreen({ route, redraw }) {
 
   function skip() {
     if (!current || performance.now() - shownAt < GUARD_MS) return;
+    if (isTaken()) return goOn();
     passed = current;
     skipped.add(passed.key);
     show(next(passed));
@@ -194,7 +208,8 @@ export function checksScreen({ route, redraw }) {
 
   function view() {
     checks.refreshIfDue(route().hash);
-    if (!left().some((check) => check.key === current?.key)) show(left()[0]);
+    if (!isLeft() && !(isTaken() && shownFor === route().hash)) show(left()[0]);
+    if (isLeft()) shownFor = route().hash;
     const ahead = left().length - left().findIndex((check) => check.key === current?.key);
     if (ahead <= MIN_AHEAD && data?.open > data?.checks.length) limit = data.checks.length + PAGE;
     setKeys();
@@ -219,7 +234,8 @@ export function checksScreen({ route, redraw }) {
 
   function card() {
     if (!current) return nothing();
-    return h("article", { class: "card", key: current.key, "aria-labelledby": "check-title" },
+    const buttons = isTaken() ? takenNote() : questionAndButtons();
+    return h("article", { class: isTaken() ? "card taken" : "card", key: current.key, "aria-labelledby": "check-title" },
       h("h2", { id: "check-title", tabindex: "-1" }, titleOf(current)),
       h("p", { class: "quiet" },
         link(boardAddress(current.device), {}, current.device),
@@ -230,6 +246,19 @@ export function checksScreen({ route, redraw }) {
             h("h3", null, t("unusual.title")),
             reasons(current.unusual.because))
         : null,
+      buttons,
+      current.id == null ? null : h("p", { class: "quiet small id", key: "id" }, String(current.id)));
+  }
+
+  function takenNote() {
+    const who = markOf(current.key)?.by;
+    return h("div", { key: "taken", role: "status" },
+      h("p", { class: "trouble" }, who ? t("checks.taken", { who }) : t("checks.closed")),
+      h("p", { class: "buttons" }, button({ class: "main", onclick: goOn }, t("checks.next"))));
+  }
+
+  function questionAndButtons() {
+    return [
       !may("feedback") ? roleNote("feedback") : canAnswer(current) ? question() : note("checks.no_input"),
       h("p", { class: "buttons" },
         may("feedback")
@@ -242,8 +271,7 @@ export function checksScreen({ route, redraw }) {
           : null),
       current.kind === "unusual" || !may("feedback")
         ? null
-        : h("p", { class: "quiet small", key: "cost" }, t("checks.pass.cost")),
-      current.id == null ? null : h("p", { class: "quiet small id", key: "id" }, String(current.id)));
+        : h("p", { class: "quiet small", key: "cost" }, t("checks.pass.cost"))];
   }
 
   function failure() {
@@ -354,7 +382,7 @@ export function checksScreen({ route, redraw }) {
 
   function lateNote() {
     if (!late || now() > late.until) return null;
-    const first = data.marks.find((mark) => mark.key === late.key && mark.state !== "undone");
+    const first = markOf(late.key);
     return h("p", { class: "trouble", role: "alert", key: "late" },
       t("checks.late", { who: first?.by ?? t("somebody"), answer: answerWords(late.answer) }));
   }
