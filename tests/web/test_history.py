@@ -80,6 +80,8 @@ def test_the_sample_in_the_documentation_is_what_it_prints(tmp_path: Path, edge_
     at = datetime(2026, 11, 29, 23, 12, 41, tzinfo=UTC).timestamp()
     why = "connection-lost; last health 17 s ago"
     journal.add(Entry(at=at, what="level", device="press-04", name="offline", text=why))
+    text = "reason: the board lost power or was reset"
+    journal.add(Entry(at=at + 80, what="event", device="press-04", name="agent-restarted", text=text))
     journal.add(Entry(at=at + 81, what="level", device="press-04", name="ok"))
     text = "old pumps-1 (version 1), new pumps-2 (version 2)"
     journal.add(Entry(at=at + 11856, what="event", device="oven-1", name="model-switched", text=text, by="ana@pc-7"))
