@@ -163,6 +163,9 @@ def _print_unusual(training: UnusualTraining, folder: Path | None, *, is_signed:
         asked = f"{task.false_alarms}, {percent(task.asked, '.3g')}"
         print(f"{task.name}: learnt from {task.rows:,} usual rows, judged on {task.held_out}")
         print(f"  false alarms: {alarms}, 95 % interval {low} to {high}; asked for {asked}")
+        if task.interval[0] > task.asked:
+            print("    more than asked for: the judged models lack what was held out, such as a season, but the")
+            print("    bundle's own has learnt it, so it may raise far fewer; or faults are among the rows")
         if task.alarms_of_codes:
             print(f"  of these false alarms, {task.alarms_of_codes:,} of {task.judged.unusual:,} have error codes")
         if task.jumped.rows:

@@ -198,6 +198,7 @@ def test_readings_that_come_again_are_usual_whatever_they_are_called(folder: Pat
     done = cli(*train)
     assert (done.returncode, done.stderr) == (0, "")
     assert "false alarms: 0.0 % of 210 usual rows" in done.stdout
+    assert "more than asked for" not in done.stdout
     for count, is_warned in ((4, False), (6, True)):
         (tmp_path / "found.jsonl").write_text(lines([{"a": 1, "b": 0}] * count, answer="leak"), "utf-8")
         done = cli(*train, "--labelled", tmp_path / "found.jsonl")
@@ -252,6 +253,7 @@ def test_false_alarms_of_error_codes_are_said_to_be_that(tmp_path: Path, cli: Cl
     assert "takes 0 of them for unusual" in done.stderr
     assert "far more frequent" not in done.stderr
     assert "of these false alarms, 40 of 40 have error codes" in done.stdout
+    assert "more than asked for: the judged models lack what was held out" in done.stdout
     assert [rate in done.stdout for rate in ("1 per month ", "1 per week ", "1 per day ")] == [True] * 3
 
 
