@@ -133,9 +133,16 @@ export function answersScreen({ route, redraw }) {
         ? note(answers.trouble ? "trouble.server" : "waiting")
         : rows.length
           ? h("ol", { class: "answers-list", key: "list" }, rows.map(line))
-          : h("p", { class: "note", key: "none" }, reasonWords(newest) ?? t(route().values.size ? "answers.none_found" : "answers.none")),
+          : none(),
       rows.length ? ages() : null,
       waiting() ? h("div", { class: "last", key: "last" }, markLine(waiting(), { undo, withKey: keys.areOn })) : null];
+  }
+
+  function none() {
+    const names = ["device", "task", "machine"].map((name) => route().values.get(name)).filter(Boolean).join(" · ");
+    return [
+      h("p", { class: "note", key: "none" }, reasonWords(newest) ?? t(names ? "answers.none_found" : "answers.none", { names })),
+      names ? h("p", { class: "buttons", key: "all" }, link("answers", { class: "button" }, t("answers.all"))) : null];
   }
 
   function take() {

@@ -184,7 +184,7 @@ export function plain(value) {
 // Which machine a reading is from, as far as the board or the reading says so.
 export function machineOf(item) {
   const named = MACHINE_FIELDS.map((name) => item.input?.[name]).find((value) => value != null);
-  return item.machine ?? item.topic ?? (named == null ? null : plain(named));
+  return item.machine ?? (named == null ? item.topic : plain(named));
 }
 
 export function inputLine(input) {
