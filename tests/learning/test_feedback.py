@@ -22,6 +22,7 @@ from edge_agent.requests.score_maps import ScoreMaps
 from edge_agent.requests.tasks import Task, with_built_in
 from edge_agent.store.database import FILE
 from edge_agent.store.store import Store
+from tests.helpers.processes import wait_until
 from tests.helpers.support import MODEL, config, finished
 
 ON = "[feedback]\nenabled = true\n"
@@ -72,12 +73,14 @@ class Bench:
 
     def settle(self) -> None:
         """Until nothing is assessed any more."""
-        for _ in range(400):
+
+        def is_settled() -> bool:
             self.events += self.feedback.tick(time.monotonic() + 10)
-            if self.feedback._assessing is None and all(one.due_at is None for one in self.feedback._tracked.values()):
-                return
-            time.sleep(0.005)
-        raise AssertionError("it does not settle")
+            return self.feedback._assessing is None and all(
+                one.due_at is None for one in self.feedback._tracked.values()
+            )
+
+        wait_until(is_settled, "it settles")
 
     def label_of(self, **scores: float) -> Any:
         event = finished(1, text=None, scores=scores)
