@@ -4,7 +4,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 
@@ -67,9 +67,11 @@ def test_the_page_takes_the_options_and_files_of_its_unit(
     contents = {"mqtt_password": "secret", "ca.pem": CERTIFICATE, "page.pem": CERTIFICATE, "page.key": KEY}
     for name in handed_over:
         (tmp_path / name).write_text(contents.get(name, '{"users": {}}'), "utf-8")
-    listen = Mock(return_value=0)
-    monkeypatch.setattr("edge_agent.web.web._listen", listen)
+    serve = AsyncMock(return_value=0)
+    monkeypatch.setattr("edge_agent.web.web._serve", serve)
+    # The demonstration's page may have the port.
+    monkeypatch.setattr("socket.create_server", MagicMock())
     arguments = command[1].replace("\\\n", " ").replace("%d", str(tmp_path)).replace("%S", str(tmp_path)).split()
     ended = edge_agent(*arguments)
     assert (ended.returncode, ended.stderr) == (0, "")
-    listen.assert_called_once()
+    serve.assert_called_once()
