@@ -249,11 +249,11 @@ def _doubts(rows: Sequence[Row], learnt: UsualReadings) -> Iterator[str]:
         name = f"the field {escaped(field.name)}" if field.name else "the whole text"
         values = [row.values[field.name] for row in rows if field.name in row.values]
         if len(set(map(value_text, values))) == 1:
-            constant.append(f"{name} is always {shown(values[0])}")
+            constant.append(f"{escaped(field.name) or name} {shown(values[0])}")
         yield from text_doubts(name, values)
     if constant:
         more = ", …" if len(constant) > _MAX_SHOWN else ""
-        yield f"{', '.join(constant[:_MAX_SHOWN])}{more}: any other value will be unusual"
+        yield f"always the same, so any other value will be unusual: {', '.join(constant[:_MAX_SHOWN])}{more}"
 
 
 def _is_code(number: NumberField, values: Mapping[str, Any]) -> bool:
