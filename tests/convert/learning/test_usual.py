@@ -292,3 +292,12 @@ def test_covariances_that_are_none_are_refused_before_the_first_reading(readings
     broken = readings.model_copy(update={"components": (component.model_copy(update={"covariance": rows}),)})
     with pytest.raises(ValueError, match="positive definite"):
         RarityModel(broken)
+
+
+def test_a_number_that_only_error_codes_change_is_learnt() -> None:
+    rows = [row | {"valve": 1} for row in pump(120)]
+    for at in range(6):
+        rows[at] |= {"valve": -97 - at % 3}
+    usual = RarityModel(learn_usual(rows))
+    assert usual.compare(ordinary() | {"valve": 1}).rarity > 0.05
+    assert usual.compare(ordinary() | {"valve": 2}).rarity < 1e-5
