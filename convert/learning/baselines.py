@@ -78,13 +78,15 @@ def _features(numbers: Sequence[str], texts: Sequence[str], train: Sequence[Row]
     def text_of(row: Row) -> str:
         return " ".join(str(row.values[name]) for name in texts if name in row.values)
 
+    # Boosting cannot be trained with a number that no row has.
+    known = [name for name in numbers if any(number_of(row.values.get(name)) is not None for row in train)]
     words = None
     if any(text_of(row).strip() for row in train):
         words = _words(max_features=_MAX_WORDS).fit(map(text_of, train))
 
     def features(rows: Sequence[Row]) -> Any:
         """[rows, numbers and words], NaN where a number is missing."""
-        matrix = np.array([[number_of(row.values.get(name)) for name in numbers] for row in rows], dtype=np.float64)
+        matrix = np.array([[number_of(row.values.get(name)) for name in known] for row in rows], dtype=np.float64)
         return matrix if words is None else np.hstack([matrix, words.transform(map(text_of, rows)).toarray()])
 
     return features
