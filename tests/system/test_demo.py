@@ -99,7 +99,7 @@ def test_the_commands_that_it_prints_work_as_printed_until_a_signal_ends_agent_a
         command = [sys.executable, "-c", code, "demo", "--keep", "--work", str(cache / "edge-agent" / "demo")]
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        wait_until(lambda: "until Ctrl-C" in printed.read_text("utf-8"), "the demonstration stays up", 120)
+        wait_until(lambda: "edge-agent watch" in printed.read_text("utf-8"), "the demonstration stays up", 120)
         lines = printed.read_text("utf-8").split("In another terminal:")[1].splitlines()
         listen, publish, count, request, ask, watch = (line.strip() for line in lines if line.strip())
         listener = subprocess.Popen(["bash", "-c", f"{listen} -C 2 -W 30"], stdout=subprocess.PIPE, text=True)
