@@ -130,7 +130,8 @@ class SignalsTable(Table):
     every_s: Annotated[float, Field(ge=0, le=86_400, strict=False)] = 60.0
     """How often each machine gets a reading: 0.1 or more, or 0 for only when a trigger fires."""
     min_gap_s: Annotated[float, Field(ge=0, le=86_400, strict=False)] = 5.0
-    """The shortest time between two readings of a machine. A trigger that fires earlier waits."""
+    """The shortest time between two readings of a machine, or `every_s` if that is shorter. A trigger that fires
+    earlier waits."""
     min_coverage: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.5
     """For what share of the window every value that is not optional must be known, or there is no reading."""
     max_machines: Annotated[int, Field(ge=1, le=1000)] = 64

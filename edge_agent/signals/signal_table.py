@@ -182,7 +182,7 @@ class SignalTable:
 
     def _trigger(self, machine: Machine, trigger: str, now: float) -> Iterator[Reading]:
         """Makes a reading now, or when `min_gap_s` has passed."""
-        earliest = machine.read_at + self.config.min_gap_s
+        earliest = machine.read_at + min(self.config.min_gap_s, self.config.every_s or math.inf)
         if now >= earliest:
             yield from self._read(machine, trigger, now)
         elif machine.waiting_trigger is None:

@@ -190,6 +190,13 @@ def test_a_trigger_within_the_gap_waits_for_its_end() -> None:
     assert (reading.at, reading.input["vib"]["last"]) == (START + 6, 4.0)
 
 
+def test_readings_are_as_frequent_as_every_s_even_if_the_gap_is_longer() -> None:
+    pumps = table(ALL, every_s=0.5, min_gap_s=5)
+    send(pumps, "plant/a/temp", 70, 0)
+    send(pumps, "plant/a/vib", 1, 0)
+    assert len(list(pumps.advance(START + 10))) == 20
+
+
 def test_retained_messages_seed_a_value_that_says_so_and_trigger_nothing() -> None:
     values = {"vib": {"topic": "plant/+/vib", "retained": True, "features": ["last", "count"]}}
     pumps = table({**values, "temp": {"topic": "plant/+/temp"}}, trigger={"on_change": ["vib"]})
