@@ -75,6 +75,8 @@ class Candidate:
     machines: set[str] = field(default_factory=set)
     messages: int = 0
     has_numbers: bool = False
+    is_switch: bool = True
+    """Whether it has no other numbers than booleans."""
     has_decimal_comma: bool = False
     states: set[str] = field(default_factory=set)
     is_optional: bool = False
@@ -88,8 +90,10 @@ class Candidate:
             self.messages += 1
             if _is_number(content):
                 self.has_numbers = True
+                self.is_switch = self.is_switch and isinstance(content, bool)
             elif has_decimal_comma(content):
                 self.has_numbers = self.has_decimal_comma = True
+                self.is_switch = False
             else:
                 self.states.add(content)
 
@@ -118,6 +122,9 @@ class Candidate:
             table["map"] = numbered(self.states)
             if self.metric is None and self.is_on_change:
                 table |= {"max_age_s": 0, "retained": True}
+        if self.is_switch:
+            # Of a state, the others say nothing more.
+            table["features"] = ["last", "mean"]
         return table | ({"optional": True} if self.is_optional else {})
 
 
