@@ -63,7 +63,9 @@ _MAX_EM_STEPS = 100
 _CHOOSING_ROWS = 1000
 _PARTS, _CHOOSING_PARTS = 5, 3
 # The tail is fitted to this share of the rows, the rarest ones.
-_TAIL_SHARE, _MIN_TAIL_ROWS, _MAX_SHAPE = 0.1, 10, 0.9
+_TAIL_SHARE, _MAX_SHAPE = 0.1, 0.9
+# With fewer rows, no tail is fitted.
+TAIL_ROWS = 100
 _MAX_SCORES = 10_000
 # About how long a covariance is in the file, half of which may be covariances.
 _COVARIANCE_BYTES = 14
@@ -394,9 +396,9 @@ def _expected_surprisals(mixture: _Mixture, z: Floats) -> Iterator[float]:
 
 def _tail(scores: Sequence[float]) -> Tail | None:
     """Fitted by probability-weighted moments (Hosking and Wallis 1987); None for too few scores. scores: rising."""
-    count = int(_TAIL_SHARE * len(scores))
-    if count < _MIN_TAIL_ROWS:
+    if len(scores) < TAIL_ROWS:
         return None
+    count = int(_TAIL_SHARE * len(scores))
     threshold = scores[-count - 1]
     excesses = np.array(scores[-count:]) - threshold
     mean = float(excesses.mean())

@@ -8,6 +8,7 @@ from typing import Any
 from ..agent import NamedField, page_environment, percent, share_interval, shown
 from ..errors import escaped
 from ..write.manifest import canonical_json
+from .usual import TAIL_ROWS
 
 SCHEMA = 1
 # A share of false alarms is far above what was asked for if it is so many times as high, and of more than so many rows.
@@ -86,6 +87,11 @@ class UnusualQuality:
         return Noticed(rows=sum(jump.rows for jump in jumps), unusual=sum(jump.unusual for jump in jumps))
 
     @property
+    def is_too_small(self) -> bool:
+        """Whether even a reading that is rarer than all rows has too high a rarity for an alarm."""
+        return self.rows < TAIL_ROWS and self.asked * (self.rows + 1) < 1
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What is doubtful about the rows, and about what was learnt from them."""
         warnings = list(self.doubts)
@@ -104,6 +110,11 @@ class UnusualQuality:
             rule = "leave them in if the sensors may send these again"
             left = f"the model that learns from all rows takes {self.unusual_codes:,} of them for unusual"
             warnings.append(f"{counts}: {rule}; {left}")
+        if self.is_too_small:
+            rule = f"collect {TAIL_ROWS} or more, or accept more false alarms"
+            asked = percent(self.asked, ".3g")
+            few = f"{self.rows:,} usual rows cannot tell which readings are among the rarest {asked}"
+            return (*warnings, f"{few}, so hardly any is taken for unusual: {rule}")
         if self.jumped.unusual < _MIN_NOTICED * self.jumped.rows:
             noticed = f"{self.jumped.unusual:,} of {self.jumped.rows:,} simulated faults are taken for unusual"
             warnings.append(f"only {noticed}: {look}, or accept more false alarms")

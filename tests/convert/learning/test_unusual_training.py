@@ -229,6 +229,13 @@ def test_a_fault_that_nobody_noticed_is_shown_with_its_rows(folder: Path, tmp_pa
     assert jumps[-1] > 90
 
 
+def test_too_few_rows_for_the_false_alarms_are_said_to_be_that(folder: Path, tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "week.jsonl").write_text(lines(pump(60)), "utf-8")
+    done = cli("train", "--tasks", folder / "config.toml", "--unlabelled", tmp_path / "week.jsonl", "--check")
+    assert "60 usual rows cannot tell which readings are among the rarest 1 %" in done.stderr
+    assert "look at the rarest rows" not in done.stderr
+
+
 def test_false_alarms_of_a_standstill_that_was_only_once_are_said_to_be_that(
     folder: Path, tmp_path: Path, cli: Cli
 ) -> None:
