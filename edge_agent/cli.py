@@ -265,7 +265,7 @@ def _accuracy(options: argparse.Namespace) -> int:
         option("--faults FILE", "the same, with answers from this CSV file: machine,from,to,answer", Path),
     ),
     option("--else LABEL", "the answer for readings outside the intervals of --faults (default: they are left out)"),
-    option("--out FILE", "the file to write (default: %(default)s)", Path, default=Path("rows.jsonl")),
+    option("--out FILE", "the file of JSON lines to write (default: %(default)s)", Path, default=Path("rows.jsonl")),
     FORCE,
     JSON,
 )
@@ -280,6 +280,9 @@ def _rows(options: argparse.Namespace) -> int:
     otherwise = getattr(options, "else")
     if otherwise is not None and options.faults is None:
         raise OptionError("--else: requires --faults")
+    if options.out.suffix.lower() == ".csv":
+        rule = "should end in .jsonl: it holds JSON lines, which `edge-convert train` would read as CSV"
+        raise OptionError(f"--out: {rule} (got {shown(str(options.out))})")
     if options.recorded or options.faults:
         from edge_agent.signals import rows as recorded
 

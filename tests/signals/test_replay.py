@@ -239,9 +239,15 @@ def test_if_nothing_is_recorded_the_key_is_named(edge_agent: EdgeAgent) -> None:
     ended, _ = rows(edge_agent, "--recorded")
     assert ended.returncode == 1
     assert "no readings of [signals.pump] are recorded" in ended.stderr
+
+
+@pytest.mark.usefixtures("folder")
+def test_options_of_rows_that_would_mislead_are_refused(edge_agent: EdgeAgent) -> None:
     for options in ([], ["--recorded"]):
         ended = edge_agent("rows", "pump", "--else", "normal", "--config", "config.toml", *options)
         assert (ended.returncode, ended.stderr) == (64, "edge-agent: --else: requires --faults\n")
+        ended = edge_agent("rows", "pump", "--out", "rows.csv", "--config", "config.toml", *options)
+        assert (ended.returncode, "--out: should end in .jsonl" in ended.stderr) == (64, True)
 
 
 def test_recorded_readings_take_no_more_disk_than_allowed(folder: Path) -> None:
