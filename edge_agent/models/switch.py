@@ -197,8 +197,9 @@ class ModelSwitch:
             message = f"the bundle expired on {model.expires}; convert and sign it again with a later --expires"
             raise CommandError(CommandCode.EXPIRED, message)
         old = self._supervisor.model
-        # A fallback stands in for the recorded bundle, which is the older one if the last switch was a rollback.
-        running = 0 if old.is_fallback else old.version or 0
+        # A fallback stands in for the recorded bundle, which is the older one if the last switch was a rollback. A
+        # record of 0.1.0 does not say its version.
+        running = 0 if old.is_fallback and self._min_version else old.version or 0
         if not attempt.allow_downgrade and (model.version or 0) < max(running, self._min_version):
             which = "the running one" if running >= self._min_version else "the least version since the last switch"
             message = f"version {model.version} is older than {max(running, self._min_version)}, {which}"

@@ -1,6 +1,7 @@
 """A model switch as a timeline: what workers and requests see of it, and how it ends."""
 
 import itertools
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -417,6 +418,18 @@ def test_a_bundle_that_was_rolled_back_to_is_no_downgrade_for_the_newer_one_that
     # It stands in no longer, so its successor may replace it, and not the other way round.
     assert isinstance(board.run("new"), dict)
     assert board.run("old") == "downgrade"
+
+
+def test_a_fallback_refuses_older_versions_where_the_record_is_of_0_1_0(board: Board) -> None:
+    assert isinstance(board.run("new"), dict)
+    file = board.config.state_dir / "model-1.json"
+    record = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps({key: record[key] for key in ("schema", "configured", "current", "previous")}), "utf-8")
+    flip(board.folder / "new" / "model.gguf")
+    board.supervisor.model = open_in_force(board.config)
+    assert (board.supervisor.model.version, board.supervisor.model.is_fallback) == (3, True)
+    board.switch = ModelSwitch(board.config, board.supervisor, board.dispatcher, lambda _now: board.spare_mb)
+    assert board.run("older") == "downgrade"
 
 
 class SignedBoard:
