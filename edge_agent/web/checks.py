@@ -33,6 +33,7 @@ class Checks:
         self._kept: dict[_Identity, Answer] = {}
         self._kept_of: Counter[str] = Counter()
         self._bytes_of: Counter[str] = Counter()
+        self._bytes = 0
         self._without_input: set[tuple[str, str]] = set()
         self._open: Counter[tuple[str, str]] = Counter()
         # Since when the oldest open audit of a task waits, as its board said last.
@@ -112,6 +113,7 @@ class Checks:
         self._kept[identity] = answer
         self._kept_of[answer.device] += 1
         self._bytes_of[answer.device] += len(answer.payload)
+        self._bytes += len(answer.payload)
         self._bound(answer.device)
         return True
 
@@ -120,9 +122,9 @@ class Checks:
         while self._kept_of[device] > MAX_KEPT_OF_BOARD or self._bytes_of[device] > MAX_KEPT_BYTES // 4:
             self._drop_one(device)
         while len(self._kept) > MAX_KEPT:
-            self._drop_one(max(self._kept_of, key=lambda each: self._kept_of[each]))
-        while self._bytes_of.total() > MAX_KEPT_BYTES:
-            self._drop_one(max(self._bytes_of, key=lambda each: self._bytes_of[each]))
+            self._drop_one(*dict(self._kept_of.most_common(1)))
+        while self._bytes > MAX_KEPT_BYTES:
+            self._drop_one(*dict(self._bytes_of.most_common(1)))
 
     def _drop_one(self, device: str) -> None:
         """Drops the oldest closed check of a board; without any, the oldest of the task that has most."""
@@ -138,6 +140,10 @@ class Checks:
         device, size = identity[0], len(self._kept.pop(identity).payload)
         self._kept_of[device] -= 1
         self._bytes_of[device] -= size
+        self._bytes -= size
+        if not self._kept_of[device]:
+            # Replies on shared topics may name any number of boards.
+            del self._kept_of[device], self._bytes_of[device]
 
     def is_blind(self, answer: Answer) -> bool:
         """Whether the output must stay hidden, because a person may still check it. So are those of unknown tasks."""

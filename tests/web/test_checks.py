@@ -184,6 +184,17 @@ def test_a_closed_check_is_dropped_before_an_older_open_one(monkeypatch: pytest.
     assert [check["id"] for check in bench.checks()["checks"]] == [0, 2, 3]
 
 
+def test_replies_that_name_ever_more_boards_take_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "MAX_KEPT", 3)
+    bench = Bench()
+    for number in range(10):
+        reply = {"id": 1, "task": "triage", "device": f"b{number}", "status": "ok", "please_check": True}
+        bench.hear("edgeai/v1/reply/client", {**reply, "input": INPUT, "output": "normal"})
+    kept = bench.live.answers.checks
+    assert len(kept._kept_of) == len(kept._bytes_of) == len(list(kept.kept)) == 3
+    assert kept._bytes == sum(len(answer.payload) for answer in kept.kept)
+
+
 def _open_audits(bench: Bench, at: int, count: int) -> list[Any]:
     """Its board says that so many are open. Returns what the page says about those that it does not have."""
     accuracy = {**answering.ACCURACY, "triage": {"asked": count, "audits": 0, "missed": 0, "open": count}}
