@@ -338,7 +338,9 @@ def found_lines(proposal: Proposal) -> Iterator[str]:
     for row in rows:
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
     yield from (f"left out: {text}" for text in proposal.left_out)
-    if len(kinds := proposal.kinds) > 1:
+    kinds = proposal.kinds
+    # Topics of one level, such as `temp` and `pressure`, look like machines that have nothing but one value each.
+    if len(kinds) > 1 and any(len(kind) > 1 or len(values) > 1 for kind, values in kinds):
         yield f"warning: these look like {len(kinds)} kinds of machines; each kind needs a table and a task of its own:"
         topics_of = [sorted({value.topic for value in values.values()}) for _, values in kinds]
         are_apart = len({*itertools.chain(*topics_of)}) == sum(map(len, topics_of)) and "source" not in proposal.keys

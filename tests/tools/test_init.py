@@ -277,6 +277,8 @@ def test_two_kinds_of_machines_are_told_apart_with_a_filter_for_each() -> None:
         "  comp-1, comp-2 publish current, oil: --discover hall/+/current,hall/+/oil finds only these",
         "  pump-1, pump-2 publish flow, vib: --discover hall/+/flow,hall/+/vib finds only these",
     ]
+    single = [Message(topic=name, payload=b"1", qos=0, packet_id=0, received_at=0.0) for name in ("temp", "vib")]
+    assert [*init.found_lines(propose(single))][-1].startswith("warning: no value is of all machines")
     comps = propose(each for each in heard if each.topic.endswith(("current", "oil")))
     assert not [line for line in init.found_lines(comps) if "warning" in line]
     payloads = {"comp": b'{"oil":1}', "pump": b'{"flow":1}'}
