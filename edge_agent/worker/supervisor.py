@@ -119,6 +119,8 @@ class Supervisor:
         self._retired: WorkerProcess | None = None
         self._pause_s = RESTART_AFTER_S[0]
         self._outgrown_at = -math.inf
+        # When `restart_or_kill` was last called.
+        self._watched_at = math.inf
         # From the start of a process to its first answer; None = no worker was ever ready.
         self._reload_s: float | None = None
 
@@ -274,11 +276,13 @@ class Supervisor:
 
         Returns why a worker could not be started; the next try is scheduled, unless `has_given_up`.
         """
-        if self.restart_at is not None and now >= self.restart_at:
-            return self._restart(now)
         if self._current is not None:
+            if now - self._watched_at > SILENT_AFTER_S:
+                # The agent stood still as well, such as in a paused container, so the silence says nothing.
+                self._current.heard_at = now
             self._current.kill_if_silent(now)
-        return None
+        self._watched_at = now
+        return self._restart(now) if self.restart_at is not None and now >= self.restart_at else None
 
     def _restart(self, now: float) -> str | None:
         self.restart_at = None

@@ -138,6 +138,17 @@ def test_a_silent_worker_is_killed_once_even_if_no_answer_is_due(nursery: Nurser
     assert nursery.die(231.0 + ANSWER_SILENCE_S) == "killed by the agent: it was silent for 120 s"
 
 
+def test_a_worker_is_not_blamed_for_a_time_in_which_the_agent_stood_still_as_well(nursery: Nursery) -> None:
+    nursery.supervisor.start(0.0)
+    nursery.supervisor.on_ready(READY, 1.0)
+    (process,) = nursery.processes
+    nursery.watch(1.0, 2.0)
+    nursery.watch(1000.0, 999.0 + ANSWER_SILENCE_S)
+    assert process.kills == 0
+    nursery.watch(1000.0, 1000.0 + ANSWER_SILENCE_S)
+    assert process.kills == 1
+
+
 def test_a_load_may_take_any_time_while_it_makes_progress(nursery: Nursery) -> None:
     nursery.supervisor.start(0.0)
     (process,), now = nursery.processes, 0.0
