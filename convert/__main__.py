@@ -8,7 +8,8 @@ from edge_agent.core.extras import missing_extra
 
 def main() -> int:
     if missing := missing_extra("convert"):
-        hint = "; `edge-agent doctor --bundle DIR` checks its files without them" if sys.argv[1:2] == ["verify"] else ""
+        checks = "`edge-agent doctor --bundle DIR` checks a bundle's files without them"
+        hint = f"; {checks}" if sys.argv[1:2] == ["verify"] else ""
         print(f"edge-convert: {missing}{hint}", file=sys.stderr)
         return 1
     from .cli import main as convert  # noqa: PLC0415 - imports these packages

@@ -154,9 +154,9 @@ class Agent:
         if self._model_fault is None:
             self._supervisor.start(time.monotonic())
         self._connections.subscribe(self._commands.config)
-        # Before the connection, because paho sends twice what comes while it connects.
+        # Before the connection, because paho sends twice what is published while it connects.
         if last_end := self._run_note.begin():
-            log.warning("the run before this one was not stopped: %s", last_end)
+            log.warning("the previous run was not stopped: %s", last_end)
             self._status.publish_event("agent-restarted", {"reason": last_end})
         self._connections.start()
         for part in (self._pool, self._feed):

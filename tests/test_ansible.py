@@ -368,7 +368,7 @@ def test_a_play_ends_with_what_has_become_of_each_board(tmp_path: Path) -> None:
     )
     shown = technician.run("ansible-playbook", "-i", "hosts", "report.yml", code=2)
     assert (folder / "report.md").read_text("ascii") == "a table"
-    assert "it differs: unit; etc" in shown
+    assert "differs from the inventory: unit; etc" in shown
     assert "d, e could not be reached" in shown
     assert re.findall(r"^(\w+) +: ok=", shown, flags=re.MULTILINE) == ["a", "b", "c"]
     assert shown.endswith("done:        2: a,c\nfailed:      1: b\nnot begun:   none\nnot reached: 2: d,e\n")

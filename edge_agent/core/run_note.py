@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 FILE = "run-1.json"
 STOPPED = "stopped"
-FAILED = "it failed, its log says why"
+FAILED = "it failed: see its log"
 KILLED = "killed"
 WITHOUT_POWER = "the board lost power or was reset"
 

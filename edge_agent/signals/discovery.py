@@ -243,7 +243,7 @@ def _with_machine(kept: Sequence[_Heard], texts: Sequence[_Heard], levels: Seque
         proposals.append(Proposal({} if machine == "{1}" else {"machine": machine}, values, machines, left_out))
     lines = [f"{where}: {why}" for where, why in sorted(unused.items())]
     if len(lines) > _MAX_NAMED:
-        lines[_MAX_NAMED:] = [f"{len(lines) - _MAX_NAMED} more, which are no numbers either"]
+        lines[_MAX_NAMED:] = [f"{len(lines) - _MAX_NAMED} more values"]
     proposals[0].left_out.extend(lines)
     return replace(proposals[0], more=tuple(proposals[1:]))
 
@@ -270,7 +270,7 @@ def _why_no_value(contents: Sequence[Any]) -> str:
         return f"a payload that {REASONS[example.reason]}"
     if isinstance(example, list):
         return "an array; a `path` that ends in 0 takes its first element"
-    return f"texts that are no states, such as {shown(example)}"
+    return f"texts that are not states, such as {shown(example)}"
 
 
 def _by_payload(candidates: Sequence[Candidate]) -> list[list[Candidate]]:

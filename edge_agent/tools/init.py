@@ -345,8 +345,8 @@ def found_lines(proposal: Proposal) -> Iterator[str]:
         topics_of = [sorted({value.topic for value in values.values()}) for _, values in kinds]
         are_apart = len({*itertools.chain(*topics_of)}) == sum(map(len, topics_of)) and "source" not in proposal.keys
         for (kind, values), filters in zip(kinds, topics_of, strict=True):
-            only = f": --discover {shlex.quote(','.join(filters))} finds only these" if are_apart else ""
-            yield f"  {_named(kind)} publish {_named([*values])}{only}"
+            only = f"; --discover {shlex.quote(','.join(filters))} finds only these" if are_apart else ""
+            yield f"  {_named(kind)}: {_named([*values])}{only}"
     elif all(value.is_optional for value in proposal.values.values()):
         yield "warning: no value is of all machines, so all are `optional`: is each of these really a machine?"
     for other in proposal.more:

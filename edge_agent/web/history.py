@@ -64,7 +64,7 @@ def _words(entry: Entry) -> str:
         case "alarm-end":
             head = f"alarm {entry.name} has ended"
         case "alarm-void":
-            head = f"alarm {entry.name} counts no more, because its board is gone or has connected anew"
+            head = f"alarm {entry.name} no longer counts, because its board is gone or has reconnected"
         case "page-was-off":
             head = f"nothing was recorded until {_clock(entry.until or entry.at)}"
         case "event":

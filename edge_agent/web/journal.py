@@ -55,7 +55,7 @@ class Entry:
     at: float
     """Seconds since 1970, by the clock of this machine."""
     what: str
-    """level, alarm, alarm-end, alarm-void (its board is gone or has connected anew), event, feedback, seen,
+    """level, alarm, alarm-end, alarm-void (its board is gone or has reconnected), event, feedback, seen,
     page-started, page-was-off, broker-lost or broker-back.
     """
     device: str | None = None

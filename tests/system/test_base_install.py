@@ -115,7 +115,7 @@ def test_a_bundle_is_checked_without_the_engine_and_the_converter_says_how(
     assert (refused.returncode, "`edge-agent doctor --bundle DIR`" in refused.stderr) == (1, True)
     whole = run("edge_agent", "doctor", "--bundle", copy)
     assert whole.returncode == 0
-    words = "only the bundle's files were checked, its model was not loaded"
+    words = "only the bundle's files were checked; its model was not loaded"
     assert re.search(rf"^skipped +engine +{words}: {MISSING.format('engine')}$", whole.stdout, re.MULTILINE)
     flip(copy / "model.gguf")
     damaged = run("edge_agent", "doctor", "--bundle", copy)

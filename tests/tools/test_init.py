@@ -274,8 +274,8 @@ def test_two_kinds_of_machines_are_told_apart_with_a_filter_for_each() -> None:
     lines = [*init.found_lines(propose(heard))]
     assert lines[-3:] == [
         "warning: these look like 2 kinds of machines; each kind needs a table and a task of its own:",
-        "  comp-1, comp-2 publish current, oil: --discover hall/+/current,hall/+/oil finds only these",
-        "  pump-1, pump-2 publish flow, vib: --discover hall/+/flow,hall/+/vib finds only these",
+        "  comp-1, comp-2: current, oil; --discover hall/+/current,hall/+/oil finds only these",
+        "  pump-1, pump-2: flow, vib; --discover hall/+/flow,hall/+/vib finds only these",
     ]
     single = [Message(topic=name, payload=b"1", qos=0, packet_id=0, received_at=0.0) for name in ("temp", "vib")]
     assert [*init.found_lines(propose(single))][-1].startswith("warning: no value is of all machines")
@@ -287,7 +287,7 @@ def test_two_kinds_of_machines_are_told_apart_with_a_filter_for_each() -> None:
         for kind, payload in payloads.items()
         for number in (1, 2)
     )
-    assert [*init.found_lines(propose(shared))][-1] == "  comp-1, comp-2 publish oil"
+    assert [*init.found_lines(propose(shared))][-1] == "  comp-1, comp-2: oil"
 
 
 def test_listening_proposes_the_values_of_a_plant(

@@ -60,7 +60,7 @@ def test_it_tells_what_happened_and_who_did_it(
         "2026-10-26 07:33:21  press-04  is offline: connection-lost",
         "2026-10-26 07:33:22  oven-1    alarm disk-low, warning: 3 MB",
         "2026-10-26 07:33:23  oven-1    alarm disk-low has ended",
-        "2026-10-26 07:33:23  press-04  alarm disk-low counts no more, because its board is gone or has connected anew",
+        "2026-10-26 07:33:23  press-04  alarm disk-low no longer counts, because its board is gone or has reconnected",
         "2026-10-26 07:33:24  oven-1    model-switched by ana: how: switch",
         "2026-10-26 07:33:25  –         broker-lost b:1883: refused",
         "2026-10-26 07:33:26  oven-1    \\x1b[2J",

@@ -84,7 +84,7 @@ def model_checks(
             advice = "a PC that runs no model does not need it; `doctor --broker` is enough there"
             yield failed("engine", missing, advice)
         else:
-            yield skipped("engine", f"only the bundle's files were checked, its model was not loaded: {missing}")
+            yield skipped("engine", f"only the bundle's files were checked; its model was not loaded: {missing}")
         return
     if is_running and not_loading is None:
         not_loading = _too_large_beside(model, available_mb)
@@ -116,7 +116,7 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
             worker_mb = resident_mb(worker.process.pid)
             of_tasks = [*preferences(config, model, worker), *untrained_tasks(config, model, worker)]
     except (CanaryError, WorkerError, OSError) as error:
-        advice = "look how much memory is free; if there is enough, make the bundle again"
+        advice = "check how much memory is free; if there is enough, make the bundle again"
         yield failed("engine", str(error), advice)
         return
     yield memory(available_mb, worker_mb)

@@ -108,7 +108,7 @@ def test_promises_rest_on_what_the_board_itself_takes_for_evidence() -> None:
         (0.99, None),
     ]
     assert found.promises[2].missing == 5  # log(0.1) / log(0.95) = 44.9
-    assert "given now: 100.0 %.\n" in render_page(export(held_out=held_out), found)
+    assert "100.0 % would be given now.\n" in render_page(export(held_out=held_out), found)
     nine, five = ([answer(number, 0.9, "a" if number > wrong else "b") for number in range(1, 11)] for wrong in (1, 5))
     found = measure(export(*nine, held_out=held_out, earlier=3))
     assert (found.evidence.audits, found.evidence.held_out, found.evidence.contradicted) == (10, 50, 0)
@@ -212,7 +212,7 @@ def test_a_file_that_is_no_export_is_refused(changes: dict[str, Any], fault: str
 def test_the_tables_name_the_figures() -> None:
     found = export(*(answer(number, 0.9, "a") for number in range(1, 59)))
     text = "\n".join(accuracy.lines(found, measure(found)))
-    assert "t of plant/b1: 58 answers kept; given now: 100.0 %" in text
+    assert "t of plant/b1: 58 answers kept; 100.0 % would be given now" in text
     assert re.search(r"audits +58 +58 +100\.0 % +93\.8 % to 100\.0 %", text)
     assert "expected calibration error of 58 audits: 10.0 % as the model scores, 10.0 % with the map in force" in text
 

@@ -98,8 +98,9 @@ def fetch(task: str, bus: Bus, ask: Callable[[dict[str, Any]], dict[str, Any]]) 
 
 def lines(export: Export, measures: Measures) -> list[str]:
     calibration = measures.calibration
+    kept = f"{export.task} of {export.board}: {measures.answers} answers kept"
     tables = [
-        [f"{export.task} of {export.board}: {measures.answers} answers kept; given now: {percent(measures.given)}"],
+        [f"{kept}; {percent(measures.given)} would be given now"],
         *([table.title, *aligned([table.head, *table.rows])] for table in tables_of(measures)),
     ]
     if calibration is not None:
