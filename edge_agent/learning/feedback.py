@@ -259,7 +259,8 @@ class Feedback(AuditedTasks[_FeedbackTask]):
                 if tracked.basis == basis:
                     tracked.audit_counts = None
                     tracked.due_at = tracked.due_at or now + ASSESS_AFTER_S
-        return {"task": name, "output": kept.output, "answer": label, "is_right": label == kept.output}
+        is_right = None if kept.output is None else label == kept.output
+        return {"task": name, "output": kept.output, "answer": label, "is_right": is_right}
 
     def _find(self, name: str, mark: Mark) -> list[tuple[str, KeptAnswer]]:
         """The newest answer that is meant, with its basis; several if more than one model answered."""

@@ -158,7 +158,7 @@ def test_an_answer_that_was_not_given_needs_the_right_label() -> None:
     bench = Bench(text=ON + TASK + "min_score = 0.9\n")
     bench.answer(1)
     assert refusal(lambda: bench.mark(1, correct=True))[0] == "bad_field"
-    assert bench.mark(1, "b") == {"task": "t", "output": None, "answer": "b", "is_right": False}
+    assert bench.mark(1, "b") == {"task": "t", "output": None, "answer": "b", "is_right": None}
 
 
 def teach(bench: Bench, *, rows: int = 60) -> None:
