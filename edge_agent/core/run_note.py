@@ -47,6 +47,6 @@ class RunNote:
             log.info("%s cannot be written, so the next run does not learn how this one ended: %s", self._path, error)
 
     def _read(self) -> Any:
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RecursionError):
             return json.loads(read_if_exists(self._path) or b"null")
         return None

@@ -37,7 +37,7 @@ def test_a_part_that_hangs_is_the_reason_unless_it_goes_on(tmp_path: Path) -> No
     assert RunNote(tmp_path).begin() == "killed"
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", json.dumps({"boot": 7, "end": None}).encode()])
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff", json.dumps({"boot": 7, "end": None}).encode()])
 def test_a_damaged_note_says_nothing_and_is_replaced(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
     assert RunNote(tmp_path).begin() is None
