@@ -19,6 +19,7 @@ class CheckFile:
     def __init__(self, path: Path) -> None:
         self._file = KeptFile(path, "open checks", _MAX_FILE_BYTES)
         self._saved: list[tuple[str, bool]] = []
+        self._minutes = 0  # Since then.
 
     def read(self) -> list[Answer]:
         """The checks of the previous process; none if the file cannot be used."""
@@ -26,14 +27,19 @@ class CheckFile:
         self._saved = _state_of(checks)
         return checks
 
-    def save(self, checks: Iterable[Answer]) -> None:
-        """Writes them if they have changed."""
+    def save(self, checks: Iterable[Answer], *, is_last: bool = False) -> None:
+        """To be called each minute. Writes them if they have changed and a minute has passed for each of their MB.
+
+        Thousands of checks, of which some change in each minute, would wear out the SD card of a gateway.
+        """
         checks = list(checks)
-        if (state := _state_of(checks)) == self._saved:
+        self._minutes += 1
+        min_minutes = sum(len(check.payload) for check in checks) / 1e6
+        if (state := _state_of(checks)) == self._saved or not (is_last or self._minutes >= min_minutes):
             return
         entries = [{**{key: getattr(check, key) for key in _KEYS}, "payload": _text(check.payload)} for check in checks]
         if self._file.save({"checks": entries}):
-            self._saved = state
+            self._saved, self._minutes = state, 0
 
 
 def _state_of(checks: list[Answer]) -> list[tuple[str, bool]]:

@@ -176,7 +176,7 @@ class Live:
         self._save(is_last=True)
 
     def _save(self, *, is_last: bool = False) -> None:
-        self._check_file.save(self.answers.checks.kept)
+        self._check_file.save(self.answers.checks.kept, is_last=is_last)
         self._known.save(is_last=is_last)
 
     def _stop_parts(self) -> None:

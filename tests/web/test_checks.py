@@ -89,6 +89,20 @@ def test_open_checks_survive_a_restart_and_stay_blind(tmp_path: Path) -> None:
     assert [topic for topic, _ in after.sent] == [FEEDBACK]
 
 
+def test_many_checks_are_written_once_in_as_many_minutes_as_they_have_megabytes_and_at_the_end(tmp_path: Path) -> None:
+    bench, file = Bench(), CheckFile(tmp_path / "checks.json")
+
+    def count_after_a_minute(*, is_last: bool = False) -> int:
+        bench.audit(number=f"{bench.checks()['open']} {'x' * 100_000}")
+        file.save(bench.live.answers.checks.kept, is_last=is_last)
+        return len(CheckFile(tmp_path / "checks.json").read())
+
+    for _ in range(21):
+        bench.audit(number=f"{bench.checks()['open']} {'x' * 100_000}")
+    assert [count_after_a_minute() for _ in range(5)] == [0, 0, 24, 24, 24]
+    assert count_after_a_minute(is_last=True) == 27
+
+
 @pytest.mark.expects_warning
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"checks": [{"key": "a"}]}', "[" * 100_000])
 def test_checks_that_cannot_be_read_are_lost_and_said(
