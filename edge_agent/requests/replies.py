@@ -38,6 +38,8 @@ class Replies:
         self.ended: Counter[Status] = Counter()  # How many requests ended in which way.
         self.displaced_total = 0
         self.duplicates_total = 0
+        self.failed_in_a_row = 0  # Since the last answer, by a fault of the agent or of its model.
+        self.last_failure = ""
         self.overloaded_total = 0  # Refusals because more is asked than can be answered.
         self.latency_ms: deque[float] = deque(maxlen=WINDOW)
         self.queued_ms: deque[float] = deque(maxlen=WINDOW)
@@ -135,6 +137,7 @@ class Replies:
             notable = self.notable[request.task_name]
             notable.answers_total += 1
             notable.notable_total += request.task.config.is_notable(output)
+        self.failed_in_a_row = 0
         self._end(request, document, now)
         self.latency_ms.append(document["timing"]["total_ms"])
         self.queued_ms.append(document["timing"]["queued_ms"])
@@ -161,6 +164,9 @@ class Replies:
             )  # fmt: skip
         self.displaced_total += status is Status.BUSY and request.number > 0
         self.overloaded_total += error.code in _OVERLOAD
+        if error.code is Code.INTERNAL:
+            self.failed_in_a_row += 1
+            self.last_failure = error.message
         self._end(request, self._document(request, status, now, error=error), now)
 
     @contextmanager

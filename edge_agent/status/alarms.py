@@ -30,6 +30,7 @@ TAKEOVERS_WINDOW_S = 120.0
 REFUSALS_WINDOW_S = 10
 
 CRASH_LOOP_ENDS = 3
+MAX_FAILED_IN_A_ROW = 2
 # A worker that has answered for longer is no longer in a loop.
 RECOVERED_AFTER_S = 60.0
 HEADROOM_LOW_C = 3.0
@@ -179,6 +180,12 @@ def _model_load_failed(alarms: Alarms) -> Finding | None:
 
 
 def _model_quality(alarms: Alarms) -> Finding | None:
+    if alarms.failed_in_a_row > MAX_FAILED_IN_A_ROW:
+        message = (
+            f"the newest {alarms.failed_in_a_row} requests failed, the last because {cut(alarms.last_failure)}: run "
+            "`edge-agent doctor`, and copy the bundle again if its files are damaged"
+        )
+        return Finding(Severity.CRITICAL, message, alarms.failed_in_a_row)
     if alarms.quality_fault is None:
         return UNKNOWN
     return Finding(Severity.CRITICAL, alarms.quality_fault) if alarms.quality_fault else None
@@ -329,6 +336,8 @@ class Alarms:
         # Of the optional parts, by the alarm's name.
         self.findings: Mapping[str, Finding | None] = {}
         self.odd_inputs: OddShare | None = None
+        # Requests that failed since the last answer, and why the newest of them did.
+        self.failed_in_a_row, self.last_failure = 0, ""
         self._overloaded_total = 0
 
     @property
@@ -381,6 +390,8 @@ class Alarms:
         expires: str | None,
         queue_depth: int,
         overloaded_total: int,
+        failed_in_a_row: int = 0,
+        last_failure: str = "",
         worker_ready_since: float | None = None,
         is_worker_silent: bool = False,
         odd_inputs: OddShare | None = None,
@@ -390,6 +401,7 @@ class Alarms:
         if self.worker_ready_since is None:
             self.worker_ready_since = worker_ready_since
         self.reading, self.findings, self.expires, self.odd_inputs = reading, findings, expires, odd_inputs
+        self.failed_in_a_row, self.last_failure = failed_in_a_row, last_failure
         # A deadline that even an idle board would miss is refused too, and is no overload.
         self.refused.append(overloaded_total - self._overloaded_total if queue_depth > 0 else 0)
         self._overloaded_total = overloaded_total

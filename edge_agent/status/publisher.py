@@ -217,6 +217,8 @@ class StatusPublisher:
             expires=self._supervisor.model.expires,
             queue_depth=self._dispatcher.waiting,
             overloaded_total=self._dispatcher.replies.overloaded_total,
+            failed_in_a_row=self._dispatcher.replies.failed_in_a_row,
+            last_failure=self._dispatcher.replies.last_failure,
             worker_ready_since=self._supervisor.ready_since,
             is_worker_silent=self._supervisor.is_silent(now),
             odd_inputs=self._dispatcher.replies.odd_inputs.worst(self._supervisor.model.held_out_odd),

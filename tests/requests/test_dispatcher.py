@@ -580,6 +580,18 @@ class TestAnswers:
         assert (counted["invalid_total"], counted["failed_total"]) == ((1, 0) if status == "invalid" else (0, 1))
         assert desk.dispatcher.is_idle
 
+    def test_failures_count_in_a_row_until_an_answer(self) -> None:
+        desk = Desk()
+        ends = [Code.INTERNAL, Code.TOO_LONG, Code.INTERNAL, None, Code.INTERNAL]
+        rows = []
+        for number, code in enumerate(ends, start=1):
+            desk.ask({"input": "x", "id": number})
+            desk.dispatcher.on_worker_answer(
+                finished(number) if code is None else Failed(id=number, code=code, message=f"fault {number}"), 1.0
+            )
+            rows.append((desk.dispatcher.replies.failed_in_a_row, desk.dispatcher.replies.last_failure))
+        assert rows == [(1, "fault 1"), (1, "fault 1"), (2, "fault 3"), (0, "fault 3"), (1, "fault 5")]
+
     @pytest.mark.expects_warning
     def test_an_answer_that_cannot_be_read_is_our_failure(self) -> None:
         desk = Desk()

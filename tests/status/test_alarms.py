@@ -79,6 +79,7 @@ class Bus:
         odd_inputs: OddShare | None = None,
         ready_since: float | None = None,
         is_silent: bool = False,
+        failed_in_a_row: int = 0,
     ) -> Bus:
         for _ in range(round(seconds)):
             before = self.alarms.severities
@@ -94,6 +95,8 @@ class Bus:
                 odd_inputs=odd_inputs,
                 worker_ready_since=ready_since,
                 is_worker_silent=is_silent,
+                failed_in_a_row=failed_in_a_row,
+                last_failure="the model's logit of token 0 is nan",
             )
             after = self.alarms.severities
             assert has_changed == (before != after)
@@ -230,6 +233,16 @@ def test_each_alarm_says_what_to_do(bus: Bus) -> None:
     assert bus.retained["model-quality"]["severity"] == "critical"
     bus.alarms.set_quality_fault(None)
     assert "model-quality" not in bus.run(1).alarms.severities
+
+
+@pytest.mark.parametrize("canaries", [None, ""])
+def test_requests_that_fail_in_a_row_are_a_fault_of_the_model_until_an_answer(bus: Bus, canaries: str | None) -> None:
+    bus.alarms.set_quality_fault(canaries)
+    assert "model-quality" not in bus.run(1, failed_in_a_row=2).alarms.severities
+    told = bus.run(1, failed_in_a_row=3).retained["model-quality"]
+    assert (told["severity"], told["value"]) == ("critical", 3)
+    assert "3 requests failed, the last because the model's logit of token 0 is nan: run" in told["message"]
+    assert "model-quality" not in bus.run(1, failed_in_a_row=0).alarms.severities
 
 
 def test_a_crash_loop_is_told_in_the_past_and_eases_once_the_worker_answers_again(

@@ -6,7 +6,8 @@ ADVICE = {
     # Levels of `watch`, for boards of which no reason says more
     "missing": "check its power, its network and its `device.id`",
     "offline": "check its power and network, then `systemctl status edge-agent` on it",
-    "stale": "it hangs, or lost power together with the broker: check its power, then restart edge-agent",
+    "stale": "it hangs, lost power together with the broker, or is refused by it: "
+    "check its power, then `edge-agent doctor` on it",
     "unknown": "wait three intervals, then check whether your user may read its topics",
     "starting": "its model is loading: wait, which takes minutes on a slow card",
     "stopped": "`systemctl start edge-agent` on it, or look at its power, unless this is intended",
