@@ -78,11 +78,14 @@ class Checks:
             if since is not None and since != before.get(each)
         }
         for answer in self._kept.values() if moved else ():
-            since = moved.get((answer.device or "", answer.task or ""))
-            if since is None or answer.is_closed or answer.mark is not None:
+            each = answer.device or "", answer.task or ""
+            if each not in moved or answer.is_closed or answer.mark is not None:
                 continue
-            asked_at = time_at(answer.document(), "ts")
-            answer.is_closed = asked_at is not None and asked_at < since - _SAME_TIME_S
+            if (asked_at := time_at(answer.document(), "ts")) is not None:
+                answer.is_closed = asked_at < (moved[each] or 0.0) - _SAME_TIME_S
+                if not answer.is_closed:
+                    # Nor are those that came later. Parsing thousands would hold up the page.
+                    del moved[each]
 
     def _waits_since(self, device: str, task: str) -> str | None:
         """None also for a task with a student, because its figures leave out the student's audits."""
