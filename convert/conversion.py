@@ -136,7 +136,7 @@ def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePl
             raise ConvertError(
                 f"--budget: {tuning.budget} bytes are too few, at least {min_bytes} bytes are needed for this model"
             )
-    # With scipy, which takes a third of the time that a conversion needs to begin.
+    # Imports scipy, which takes a third of the time until a conversion begins.
     from .measure.sensitivity import measure_sensitivities  # noqa: PLC0415
 
     reference = write_reference(source.checkpoint, source.model, tuning.work, progress)

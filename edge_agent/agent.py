@@ -134,8 +134,8 @@ class Agent:
         self._watchdog = Watchdog(self._run_note.set_end)
         self._signals: deque[int] = deque()
         self._model_retry = ModelRetry(config)
-        # The last one that `event/model-fallback` named.
-        self._last_fallback: Model | None = None
+        # The one that the newest `event/model-fallback` named.
+        self._named_fallback: Model | None = None
         self._model_fault = model_fault
         # None while the agent serves.
         self._exit_code: int | None = None
@@ -316,10 +316,10 @@ class Agent:
         self._supervisor.send(self._governor.limits.for_worker())
         # Before anything is published: a fault there must not keep requests waiting.
         self._dispatcher.on_worker_ready(model, ready, now)
-        if model.is_fallback and model is not self._last_fallback:
+        if model.is_fallback and model is not self._named_fallback:
             old = {"folder": in_force(self._commands.config).name}
             self._status.publish_event("model-fallback", {"model": model.key, "old": old, "new": model.identity()})
-            self._last_fallback = model
+            self._named_fallback = model
         if self._presence.state is State.OFFLINE:
             is_draining = self._dispatcher.admission.is_draining
             state, reason = (State.DRAINING, "drain") if is_draining else (State.ONLINE, None)

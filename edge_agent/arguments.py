@@ -1,7 +1,7 @@
 """How the commands' options are declared, and how their values are read."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ Option = Callable[[argparse._ActionsContainer], object]  # noqa: SLF001 - parser
 
 
 def option(name: str, text: str, kind: Callable[[str], Any] = str, **more: Any) -> Option:
-    """An option or argument with a value; a word after its name stands for that in the help."""
+    """An option or argument with a value; a word after its name is the placeholder for the value in the help."""
     flag, _, metavar = name.partition(" ")
     return lambda to: to.add_argument(flag, metavar=metavar or None, type=kind, help=text, **more)
 
@@ -35,15 +35,19 @@ def expect_option() -> Option:
     return option("--expect FILE", "the boards to expect: an Ansible inventory, or a name per line", Path)
 
 
-def group(*options: Option, title: str | None = None) -> Option:
-    """Options under a title; without one, options that exclude each other."""
+def titled(title: str, *options: Option) -> Option:
+    """Options under a title in the help."""
+    return lambda to: _add_all(options, to.add_argument_group(title))
 
-    def add(to: argparse._ActionsContainer) -> None:
-        holder = to.add_argument_group(title) if title else to.add_mutually_exclusive_group()
-        for add_to in options:
-            add_to(holder)
 
-    return add
+def exclusive(*options: Option) -> Option:
+    """Options of which only one may be given."""
+    return lambda to: _add_all(options, to.add_mutually_exclusive_group())
+
+
+def _add_all(options: Iterable[Option], to: argparse._ActionsContainer) -> None:
+    for add_to in options:
+        add_to(to)
 
 
 def number_in(kind: type[int | float], min_value: float, max_value: float, rule: str) -> Callable[[str], float]:

@@ -28,13 +28,14 @@ from edge_agent.arguments import (
     SIGNING_KEY,
     Option,
     bus_options,
+    exclusive,
     expect_option,
     flag,
-    group,
     option,
     parse_name,
     parse_object,
     parse_time,
+    titled,
 )
 from edge_agent.core.config import OPERATIONS
 from edge_agent.core.config_file import ConfigError
@@ -133,7 +134,8 @@ def _check_config(options: argparse.Namespace) -> int:
     option("--out FILE", "the file to write (default: %(default)s)", Path, default=Path("config.toml")),
     FORCE,
     option("--model PATH", "a bundle or a .gguf (default: echo:, a test model without weights)"),
-    group(
+    titled(
+        "task",
         option("--task NAME", "the task's name, such as pump-triage"),
         option("--kind", "what an answer is (default: classify with --labels, extract with --schema)", choices=KINDS),
         option("--labels A,B,…", "the labels to choose from, such as normal,worn,broken"),
@@ -142,13 +144,12 @@ def _check_config(options: argparse.Namespace) -> int:
         option("--example LABEL=INPUT", "an input with its label; give it several times", action="append"),
         option("--subscribe TOPIC,…", "topics where sensors publish readings, such as plant/+/vibration"),
         option("--publish TOPIC", "where their answers go, such as plant/{1}/triage"),
-        title="task",
     ),
-    group(
+    titled(
+        "signals",
         option("--discover FILTERS", "listens to these topics, separated by commas, and proposes a [signals] table"),
         option("--listen S", "how long it listens, in seconds (default: %(default)s)", SECONDS, default=60.0),
         flag("--rebirth", "asks Sparkplug nodes whose births it has missed for new ones: they send all metrics again"),
-        title="signals",
     ),
     bus_options(None),
 )
@@ -260,7 +261,7 @@ def _accuracy(options: argparse.Namespace) -> int:
 @_cli_command(
     option("task TASK", "a task whose answers get feedback"),
     CONFIG,
-    group(
+    exclusive(
         flag("--recorded", "writes the readings that `record_every_s` recorded instead, without answers"),
         option("--faults FILE", "the same, with answers from this CSV file: machine,from,to,answer", Path),
     ),
@@ -318,7 +319,7 @@ def _audits(options: argparse.Namespace) -> int:
         "the right label, the true number, or what the reading really was",
         nargs="?",
     ),
-    group(flag("--right", "the answer was right"), flag("--wrong", "the answer was wrong")),
+    exclusive(flag("--right", "the answer was right"), flag("--wrong", "the answer was wrong")),
     option("--by NAME", "who gives the feedback"),
     option("--reply-to TOPIC", "the reply topic, where several callers used the id"),
     option("--timeout S", "seconds to wait for the result (default: %(default)s)", SECONDS, default=10.0),
@@ -417,7 +418,8 @@ def _watch(options: argparse.Namespace) -> int:
     ),
     expect_option(),
     flag("--public-view", "shows the screens without a login; writing still needs one"),
-    group(
+    titled(
+        "user add, user roles",
         option(
             "--role ROLE",
             "feedback: may answer audits; try: may ask tasks; may be repeated; all users see the screens",
@@ -427,7 +429,6 @@ def _watch(options: argparse.Namespace) -> int:
         ),
         flag("--token", "instead of a password, prints a token for a program"),
         flag("--force", "replaces an existing user"),
-        title="user add, user roles",
     ),
     bus_options(has_device=False),
     extra="web",
@@ -518,7 +519,7 @@ def _pool(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    group(
+    exclusive(
         flag("--broker", "checks only whether the broker accepts this board"),
         option(
             "--config-only FILE",
@@ -600,7 +601,7 @@ def _probe(options: argparse.Namespace) -> int:
 
 
 @_cli_command(
-    group(CONFIG, option("--model PATH", "a bundle or a .gguf, with default settings", Path)),
+    exclusive(CONFIG, option("--model PATH", "a bundle or a .gguf, with default settings", Path)),
     flag("--quick", "one round instead of several minutes"),
     JSON,
     extra="engine",

@@ -20,7 +20,8 @@ MONITOR_SILENCE_S = 30.0
 class Watchdog:
     """Feeds systemd's watchdog, where there is one.
 
-    note_end: keeps for the next run why this one will have been ended; None while there is no reason.
+    Args:
+        note_end: Keeps for the next run why systemd ends this one; None takes that back.
     """
 
     def __init__(self, note_end: Callable[[str | None], None]) -> None:

@@ -52,7 +52,7 @@ class CallbackModule(Default):
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         recap = copy(stats)
-        # A play that names boards which were not reached fails for them; here they would count as failed.
+        # The play that names the boards that were not reached fails on them, so the recap would count them as failed.
         recap.processed = {name: 1 for name in stats.processed if name not in self._unreached - self._begun}
         super().v2_playbook_on_stats(recap)
         if not self._begun | self._unreached:

@@ -44,7 +44,7 @@ def code_text(code: ErrorCode) -> str:
 
 
 def ordinary_numbers(numbers: Numbers, codes: Collection[ErrorCode] = ()) -> Numbers:
-    """Sorted numbers without those that are far from the others. codes: those of other fields, which may be nearer."""
+    """Sorted numbers without those that are far from the others. codes: of other fields; they need less of a gap."""
     while True:
         near = _without_code(_without_far(-_without_far(-numbers[::-1])[::-1]), codes)
         if len(near) == len(numbers):
@@ -53,7 +53,7 @@ def ordinary_numbers(numbers: Numbers, codes: Collection[ErrorCode] = ()) -> Num
 
 
 def ordinary_by_field(numbers: Mapping[str, Numbers]) -> dict[str, Numbers]:
-    """The same of each field. A code of one field is no ordinary number of another where it is apart, but less far."""
+    """The ordinary numbers of each field. Codes of one field need less of a gap to be left out of another."""
     far = Counter[ErrorCode]()
     for of_field in numbers.values():
         low, high = ordinary_numbers(of_field)[[0, -1]]

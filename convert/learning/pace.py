@@ -16,7 +16,8 @@ class Pace:
     def __init__(self, max_steps: int, seconds: float, now: float) -> None:
         self._max_steps, self._seconds, self._began = max_steps, seconds, now
         self._min_steps = min(MIN_STEPS, max_steps)
-        self.words = "training"  # For the progress.
+        self.words = "training"
+        """What the progress line says."""
 
     def target_steps(self, done: int, now: float) -> int:
         """Judged again after each step, so that a busy moment of the machine counts only while it lasts."""

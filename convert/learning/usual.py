@@ -241,7 +241,7 @@ def _number_field(
     scale = float(high - low) / 1.349
     # Where most values are the same, the quartiles say nothing.
     scale = scale if scale > 0.05 * deviation else deviation
-    # Where all are the same, as of a switch with several error codes, any scale will do.
+    # Where all are the same, such as those of a switch beside error codes, any scale will do.
     scale = scale or 1.0
     return NumberField(
         name=name,

@@ -39,7 +39,7 @@ def is_unusual_training(given: argparse.Namespace, tasks: Mapping[str, Task]) ->
 
 def train_unusual(given: argparse.Namespace, tasks: Mapping[str, Task]) -> None:
     """Raises ConvertError."""
-    # With scipy, which other commands need not wait for.
+    # Imports scipy, for which other commands should not wait.
     from .usual_training import UnusualJob, judge_unusual, write_unusual_bundle  # noqa: PLC0415
 
     rows, notes = in_groups(_read(given, tasks))

@@ -110,7 +110,7 @@ class Model:
         return 500.0 + 2.0 * self.size_bytes / 1e6
 
     def identity(self) -> dict[str, Any]:
-        """What events say about it."""
+        """Which model it is, as events say it."""
         return {"name": self.bundle_name, "folder": self.folder, "version": self.version, "sha256": self.sha256}
 
     def describe(self) -> dict[str, Any]:

@@ -20,14 +20,14 @@ WITHOUT_POWER = "the board lost power or was reset"
 
 
 class RunNote:
-    """Belongs to the agent's thread. Its methods wait for the disk, and raise nothing because of it."""
+    """For the agent's thread alone. Its methods write to the disk, and log it instead of raising if that fails."""
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / FILE
         self._boot = moment(time.monotonic()).boot
 
     def begin(self) -> str | None:
-        """Notes that this run has begun; returns how the one before ended, None if it was stopped or is not known."""
+        """Notes that this run has begun; returns how the previous one ended, None if it was stopped or is unknown."""
         last = self._read()
         self.set_end(None)
         match last:
@@ -40,7 +40,7 @@ class RunNote:
         return None
 
     def set_end(self, end: str | None) -> None:
-        """How the run ends, or ends if nothing else is noted; None while it may only be killed."""
+        """Notes how this run ends. It holds unless another end is noted; without one (None), the run was killed."""
         try:
             write_atomically(self._path, json.dumps({"boot": self._boot, "end": end}).encode(), mode=0o600)
         except OSError as error:

@@ -199,7 +199,7 @@ class Replies:
         return {
             "id": request.id,
             "task": request.task_name,
-            **_reading_of(request),
+            **_machine_or_topic(request),
             "device": self._device,
             "ts": timestamp(),
             "status": status.value,
@@ -242,8 +242,8 @@ class Replies:
                 self._delivery.stage_reply(repeated, origin=origin, task=task, key=None, is_published=is_published)
 
 
-def _reading_of(request: Request) -> dict[str, Any]:
-    """Where a reading is from, for people who see only the reply."""
+def _machine_or_topic(request: Request) -> dict[str, Any]:
+    """Where a reading is from, for people who see only the reply. Empty for a request."""
     if request.machine is not None:
         return {"machine": request.machine}
     return {} if request.reading_of is None else {"topic": request.topic}

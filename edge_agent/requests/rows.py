@@ -73,10 +73,7 @@ def read_rows(path: Path, tasks: Mapping[str, Task], *, is_labelled: bool) -> li
 
 
 def check_required(rows: Iterable[TaskRow]) -> None:
-    """For rows that a chat model is asked about: with one, the board refuses an input without a `required` field.
-
-    Raises RowsError, which names the rows.
-    """
+    """Raises RowsError, which names the rows that a board with a chat model refuses: a `required` field is missing."""
     faults = []
     for row in rows:
         try:

@@ -51,6 +51,7 @@ class _Heard:
     path: _Path
     quality: _Path = ()
     contents: list[Any] = field(default_factory=list)
+    """Of a payload that cannot be read, the NotTakenError."""
     was_retained: bool = False
     repeats: int = 0
     """How many messages that were not retained said the same as the one before."""
@@ -153,7 +154,7 @@ class Proposal:
 
     @property
     def kinds(self) -> list[tuple[list[str], dict[str, Candidate]]]:
-        """The machines that share no value with others, and their values: several if these look like several kinds."""
+        """The machines of each kind, and their values. Machines of different kinds have no value in common."""
         return [
             (sorted(_machines(group)), {name: value for name, value in self.values.items() if value in group})
             for group in _kinds(self.values.values())
@@ -216,9 +217,9 @@ def _of_topics(messages: Iterable[Message]) -> Proposal:
 
 
 def _with_machine(kept: Sequence[_Heard], texts: Sequence[_Heard], levels: Sequence[int]) -> Proposal:
-    """The proposal if these levels of the topics name the machine. texts: what can be no value."""
+    """The proposal if these levels of the topics name the machine. texts: what cannot be a value."""
     candidates: dict[tuple[str, str], Candidate] = {}
-    unused: dict[str, str] = {}  # Why a value is left out, by where it is.
+    unused: dict[str, str] = {}  # Why something is left out, by where it was heard.
     for value in kept:
         parts = value.topic.split("/")
         if levels and levels[-1] >= len(parts):
@@ -288,7 +289,7 @@ def _by_payload(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
 
 
 def _kinds(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
-    """The values of machines that have none in common with others, those of the most machines first."""
+    """Groups of values that share no machine, the one of the most machines first."""
     groups: list[list[Candidate]] = []
     for candidate in candidates:
         joined = [group for group in groups if any(candidate.machines & each.machines for each in group)]

@@ -107,7 +107,7 @@ def _recorded(config: Config, tables: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def _machines_of_other_tables(config: Config, tables: Sequence[str], machines: AbstractSet[str]) -> list[str]:
-    """Those of the machines of which other tables have readings: the log may be that of the whole plant."""
+    """The machines that other tables have readings of, because the log may be that of the whole plant."""
     others = [table for table in config.signals if table not in tables] if machines else []
     return sorted(machines & {row["machine"] for row in _recorded(config, others)})
 
@@ -130,7 +130,7 @@ def _nothing_recorded(config: Config, tables: Sequence[str]) -> str:
 def _report_unknown_machines(
     path: Path, logged: AbstractSet[str], machines: AbstractSet[str], *, is_rest_labelled: bool
 ) -> None:
-    """Names the machines of the log without readings. Raises RowsError if their readings may be under other names."""
+    """Names the machines of the log without readings. Raises RowsError if that may put a wrong answer into rows."""
     unknown = sorted(logged - machines)
     if not unknown:
         return
@@ -177,26 +177,26 @@ def _intervals(name: str, reader: csv.DictReader[str]) -> dict[str, list[Fault]]
     if tuple(reader.fieldnames or ()) != _COLUMNS:
         raise RowsError([f"{name}:1: should be {','.join(_COLUMNS)} (got {shown(reader.fieldnames)})"])
     logbook: dict[str, list[Fault]] = {}
-    faults = []
+    mistakes = []
     for line in reader:
         where = f"{name}:{reader.line_num}"
         start, end = _time(line["from"]), _time(line["to"]) if line["to"] else float("inf")
         if start is None or end is None or start >= end:
             rule = "from and to should be times such as 2026-11-30T14:00, to later than from, or empty while it lasts"
-            faults.append(f"{where}: {rule} (got {shown(line['from'])} and {shown(line['to'])})")
+            mistakes.append(f"{where}: {rule} (got {shown(line['from'])} and {shown(line['to'])})")
         elif not line["machine"] or not line["answer"] or None in line:
-            faults.append(f"{where}: should have a machine and an answer, and no more columns")
+            mistakes.append(f"{where}: should have a machine and an answer, and no more columns")
         else:
             logbook.setdefault(line["machine"], []).append(Fault(start, end, line["answer"]))
     for machine, intervals in logbook.items():
         intervals.sort(key=lambda fault: fault.start)
-        faults += [
+        mistakes += [
             f"{name}: two intervals of {shown(machine)} overlap: {shown(one.answer)} and {shown(other.answer)}"
             for one, other in pairwise(intervals)
             if other.start < one.end
         ]
-    if faults:
-        raise RowsError(faults)
+    if mistakes:
+        raise RowsError(mistakes)
     return logbook
 
 

@@ -316,7 +316,7 @@ class Alarms:
         self.reading = BoardReading()
         self.worker_ends: list[float] = []
         self.last_worker_end = ""
-        # Since when a worker answers and none has ended. One that a model switch replaces has not.
+        # Since when a worker has answered without one ending; a model switch ends none. None while no worker answers.
         self.worker_ready_since: float | None = None
         self.is_worker_silent = False
         self.now = 0.0

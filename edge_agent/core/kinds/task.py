@@ -244,11 +244,11 @@ class TaskBase(Table):
         return {}
 
     def is_notable(self, output: Any) -> bool:  # noqa: ARG002 - for kinds
-        """Whether it is such an answer."""
+        """Whether an output is what `notable` names."""
         return False
 
     def confirms_notable(self, answer: str) -> bool:  # noqa: ARG002 - for kinds
-        """Whether it was one in truth, by what people say it was."""
+        """Whether a notable answer was right, by what somebody says that the input was."""
         return False
 
     @abstractmethod
