@@ -1,5 +1,6 @@
 """One answer of a board, the mark that a person gives it, and which answers a viewer wants."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -113,20 +114,20 @@ class Wanted:
         if compact_json(name)[1:-1] not in text and name not in answer.topic.casefold():
             return False
         document = answer.document()
-        fields = object_at(document, "input")
-        names = (
-            text_at(document, "machine"),
-            text_at(document, "topic") if document else answer.topic,
-            *(str(fields[field]) for field in _MACHINE_FIELDS if field in fields),
-        )
-        return any(name in each.casefold() for each in names if each is not None)
+        names = _machine_names(document) if document else (answer.topic,)
+        return any(name in each.casefold() for each in names)
 
 
 def machine_of(document: Document) -> str | None:
     """The machine that a reading is from, or else its topic."""
+    return next(_machine_names(document), None)
+
+
+def _machine_names(document: Document) -> Iterator[str]:
     fields = object_at(document, "input")
     named = (str(fields[field]) for field in _MACHINE_FIELDS if field in fields)
-    return text_at(document, "machine") or next(named, None) or text_at(document, "topic")
+    names = (text_at(document, "machine"), *named, text_at(document, "topic"))
+    return (name for name in names if name)
 
 
 def reading_of(answer: Answer, document: Document, task: Document) -> Document:

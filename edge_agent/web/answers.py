@@ -29,7 +29,7 @@ MAX_ANSWERS, MAX_BYTES = 2000, 16_000_000
 MAX_ANSWER_BYTES = 128_000
 # In one response.
 MAX_ROWS = 20
-# Only then does it mean something that no answer has arrived.
+# Boards must be heard for so long before it means something that no answer has arrived.
 _FIRST_ANSWER_S = 10.0
 _MAX_EXAMPLES, _MAX_EXAMPLE_BYTES = 2000, 8_000
 _HEAD_BYTES = 1024
@@ -50,9 +50,9 @@ class Answers(Part):
         self._ring: deque[Answer] = deque()
         self._ring_bytes = 0
         self._last_inputs: dict[tuple[str, str], bytes] = {}
-        # Since when the page hears boards, and for how long, by the monotonic clock.
-        self._boards_at: float | None = None
-        self._boards_s = 0.0
+        # Since when boards have been heard, by the monotonic clock, and for how long.
+        self._heard_since: float | None = None
+        self._heard_for_s = 0.0
 
     @property
     def filters(self) -> Iterable[str]:
@@ -61,9 +61,9 @@ class Answers(Part):
     def tick(self, now: float) -> None:
         self.tasks.update()
         self.checks.update()
-        if self._boards_at is None and any(row.level is not BoardLevel.UNKNOWN for row in self._rows.values()):
-            self._boards_at = now
-        self._boards_s = 0.0 if self._boards_at is None else now - self._boards_at
+        if self._heard_since is None and any(row.level is not BoardLevel.UNKNOWN for row in self._rows.values()):
+            self._heard_since = now
+        self._heard_for_s = 0.0 if self._heard_since is None else now - self._heard_since
 
     def receive(self, message: Message, wall: float) -> None:
         origin = self.tasks.origin(message.topic)
@@ -122,7 +122,7 @@ class Answers(Part):
 
     def silence(self) -> Document:
         """What may be wrong if no answer has arrived at all, though boards were heard a while ago."""
-        return {"reason": None if self._count or self._boards_s < _FIRST_ANSWER_S else "silence"}
+        return {"reason": None if self._count or self._heard_for_s < _FIRST_ANSWER_S else "silence"}
 
     def rows(self, wanted: Wanted, before: int | None = None) -> Document:
         """The answer to `GET /api/v1/answers`: the newest first. `cursor` counts all that ever came.

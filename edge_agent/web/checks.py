@@ -38,9 +38,9 @@ class Checks:
         self._open: Counter[tuple[str, str]] = Counter()
         # Since when the oldest open audit of a task waits, as its board said last.
         self._open_since: dict[tuple[str, str], str | None] = {}
-        # How many more open audits a task has than are kept here, by the newest two health documents of its board: a
-        # single one may have overtaken a check.
-        self._more_open: dict[tuple[str, str], tuple[int, int]] = {}
+        # How many of a task's open audits are not kept here, by the newest two health documents of its board: a single
+        # one may have overtaken a check on its way.
+        self._lacking: dict[tuple[str, str], tuple[int, int]] = {}
         self._health_at: dict[str, str | None] = {}
 
     def update(self) -> None:
@@ -51,7 +51,10 @@ class Checks:
         self._compare_with_health()
 
     def _compare_with_health(self) -> None:
-        """Only once for each health document, because it does not know what came after it."""
+        """Counts the open audits that are not kept here.
+
+        Once for each health document, because it says nothing about what came after it.
+        """
         changed = {
             device: health_at
             for device, row in self._rows.items()
@@ -64,9 +67,9 @@ class Checks:
         for device, task in self._tasks.by_name:
             if device in changed:
                 accuracy = object_at(object_at(self._rows[device].health, "accuracy"), task)
-                more = max(0, int(number_at(accuracy, "open") or 0) - kept[device, task])
-                last, _ = self._more_open.get((device, task), (more, 0))
-                self._more_open[device, task] = more, last
+                lacking = max(0, int(number_at(accuracy, "open") or 0) - kept[device, task])
+                last, _ = self._lacking.get((device, task), (lacking, 0))
+                self._lacking[device, task] = lacking, last
 
     def _close_forgotten(self) -> None:
         """Closes checks that their boards no longer keep, because older ones than `open_since` cannot be answered."""
@@ -117,11 +120,11 @@ class Checks:
         self._kept_of[answer.device] += 1
         self._bytes_of[answer.device] += len(answer.payload)
         self._bytes += len(answer.payload)
-        self._bound(answer.device)
+        self._drop_surplus(answer.device)
         return True
 
-    def _bound(self, device: str) -> None:
-        """One board may take a part of the places, so that it cannot push out the checks of the others."""
+    def _drop_surplus(self, device: str) -> None:
+        """One board gets only a part of the room, so that it cannot push out the checks of the others."""
         while self._kept_of[device] > MAX_KEPT_OF_BOARD or self._bytes_of[device] > MAX_KEPT_BYTES // 4:
             self._drop_one(device)
         while len(self._kept) > MAX_KEPT:
@@ -130,7 +133,7 @@ class Checks:
             self._drop_one(*dict(self._bytes_of.most_common(1)))
 
     def _drop_one(self, device: str) -> None:
-        """Drops the oldest closed check of a board; without any, the oldest of the task that has most."""
+        """Drops the oldest closed check of a board, or if none is closed, the oldest of the task that has most."""
         own = [identity for identity in self._kept if identity[0] == device]
         closed = next((identity for identity in own if self._kept[identity].is_closed), None)
         if closed is not None:
@@ -149,7 +152,7 @@ class Checks:
             del self._kept_of[device], self._bytes_of[device]
 
     def is_blind(self, answer: Answer) -> bool:
-        """Whether the output must stay hidden, because a person may still check it. So are those of unknown tasks."""
+        """Whether the output must stay hidden, because a person may still check it; also of unknown tasks."""
         is_open = answer.is_check and (answer.is_hidden or not answer.is_closed)
         return is_open and text_at(self._tasks.of(answer), "kind") != "unusual"
 
@@ -173,7 +176,7 @@ class Checks:
             otherwise: Why there may be nothing to check, unless something here explains it.
         """
         offered = [answer for answer in self._offered() if wanted.takes(answer)]
-        checks = [self._check(answer) for answer in offered[: min(limit, MAX_CHECKS)]]
+        checks = [self._described(answer) for answer in offered[: min(limit, MAX_CHECKS)]]
         return {
             "open": len(offered),
             "checks": checks,
@@ -183,23 +186,23 @@ class Checks:
         }
 
     def _not_here(self, device: str | None, task: str | None) -> list[Document]:
-        """Tasks whose boards wait for answers to checks that are not here, though others of the same task are.
+        """Tasks of which some open checks are here, but not all that their boards wait for.
 
-        An answer to a newer check counts them as not answered.
+        Those that are not here count as not answered once a newer one is answered.
         """
-        tasks = (each for each in self._more_open if device in (None, each[0]) and task in (None, each[1]))
-        found = (each for each in tasks if self._open[each] and all(self._more_open[each]))
+        tasks = (each for each in self._lacking if device in (None, each[0]) and task in (None, each[1]))
+        found = (each for each in tasks if self._open[each] and all(self._lacking[each]))
         return [
             {
                 "device": device,
                 "task": task,
-                "n": min(self._more_open[device, task]),
+                "n": min(self._lacking[device, task]),
                 "is_promised": number_at(self._tasks.by_name[device, task], "min_accuracy") is not None,
             }
             for device, task in islice(found, MAX_NEEDS)
         ]
 
-    def _check(self, answer: Answer) -> Document:
+    def _described(self, answer: Answer) -> Document:
         document, task = answer.document(), self._tasks.of(answer)
         output = document.get("output")
         unusual = output if text_at(task, "kind") == "unusual" and isinstance(output, dict) else None

@@ -122,12 +122,12 @@ class Feedback(Part):
 
 def _entry_of(mark: Mark, wall: float) -> Entry:
     document = mark.answer.document()
-    known = {
+    details = {
         "machine": machine_of(document),
         "id": document.get("id"),
         "corrects": None if mark.before is None else _words(mark.before),
     }
-    text = "; ".join([_words(mark), *(f"{name}: {value}" for name, value in known.items() if value is not None)])
+    text = "; ".join([_words(mark), *(f"{name}: {value}" for name, value in details.items() if value is not None)])
     return Entry(at=wall, what="feedback", device=mark.answer.device, name=mark.answer.task, text=text, by=mark.by)
 
 

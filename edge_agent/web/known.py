@@ -10,7 +10,7 @@ from edge_agent.web.journal import MAX_DAYS
 from edge_agent.web.kept_file import KeptFile
 
 _DAY_S = 86_400
-# Times alone are written only so often, which spares the SD card of a gateway; after a crash they are this old.
+# Times alone are written only so often, to spare the SD card of a gateway. After a crash, they are up to this old.
 _TIMES_EVERY_S = 600.0
 _MAX_FILE_BYTES = 1_000_000
 
@@ -42,7 +42,7 @@ class KnownBoards:
         }
 
     def save(self, *, is_last: bool = False) -> None:
-        """Writes them if boards have come or gone, or if it is time to."""
+        """Writes them if boards have come or gone, or if the written times are too old."""
         is_late = any(at - self._saved.get(device, at) >= _TIMES_EVERY_S for device, at in self._heard_at.items())
         if not (is_last or is_late or self._heard_at.keys() != self._saved.keys()):
             return

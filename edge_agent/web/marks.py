@@ -14,9 +14,9 @@ from edge_agent.web.tasks import Tasks
 
 UNDO_S = 10.0
 MAX_MARKS = 100
-# Of everybody, in one response.
+# Marks of everybody in one response.
 _MAX_SHOWN = 20
-_MAX_WORDS = 64
+_MAX_CHARS = 64
 
 
 class Marks:
@@ -197,8 +197,8 @@ def _checked(said: Document, task: Document) -> Document:
             raise ProblemError(400, "invalid", f"answer: should be one of {', '.join(escaped(labels))}")
         return {"answer": label}
     if text_at(task, "kind") == "unusual":
-        if not isinstance(answer, str) or not answer.strip() or len(answer) > _MAX_WORDS:
-            raise ProblemError(400, "invalid", f"answer: should be 1 to {_MAX_WORDS} characters, such as `usual`")
+        if not isinstance(answer, str) or not answer.strip() or len(answer) > _MAX_CHARS:
+            raise ProblemError(400, "invalid", f"answer: should be 1 to {_MAX_CHARS} characters, such as `usual`")
         return {"answer": answer.strip()}
     if isinstance(answer, str) or number_of(answer) is None:
         raise ProblemError(400, "invalid", "answer: should be a number")

@@ -31,16 +31,16 @@ class Tasks:
         self.with_feedback: frozenset[tuple[str, str]] = frozenset()
         """The tasks whose answers people can judge."""
         self._rows = rows
-        self._every, self._pools = Topics(root, site, "+"), pool_topics(root, site, "+")
-        self._shared_replies = self._every.default_reply_topics[-1]
+        self._boards, self._pools = Topics(root, site, "+"), pool_topics(root, site, "+")
+        self._shared_replies = self._boards.default_reply_topics[-1]
         # The tasks that publish to topics of their own, by the filter of these topics.
         self._publish: dict[str, set[tuple[str, str]]] = {}
         self._origins: dict[str, Origin | None] = {}
 
     @property
     def filters(self) -> Iterable[str]:
-        audits_and_errors = (self._every.audit("+"), self._every.error("+"), self._pools.error("+"))
-        return (*self._every.default_reply_topics, self._pools.all_responses, *audits_and_errors, *self._publish)
+        audits_and_errors = (self._boards.audit("+"), self._boards.error("+"), self._pools.error("+"))
+        return (*self._boards.default_reply_topics, self._pools.all_responses, *audits_and_errors, *self._publish)
 
     def update(self) -> None:
         """Takes from `info` which tasks there are and where they publish."""
@@ -77,17 +77,17 @@ class Tasks:
         return self._origins[topic]
 
     def _find_origin(self, topic: str) -> Origin | None:
-        every, pools = self._every, self._pools
+        boards, pools = self._boards, self._pools
         for topics, pattern, is_reply_topic in (
-            (every, every.all_responses, True),
-            (every, every.error("+"), False),
-            (every, every.audit("+"), False),
+            (boards, boards.all_responses, True),
+            (boards, boards.error("+"), False),
+            (boards, boards.audit("+"), False),
             (pools, pools.all_responses, True),
             (pools, pools.error("+"), False),
         ):
             if values := wildcard_values(pattern, topic):
                 device, task = (value if _NAME.fullmatch(value) else None for value in values[:2])
-                return Origin(device if topics is every else None, task, is_reply_topic)
+                return Origin(device if topics is boards else None, task, is_reply_topic)
         owners = {owner for pattern, owners in self._publish.items() if matches(pattern, topic) for owner in owners}
         if not owners and not matches(self._shared_replies, topic):
             return None

@@ -15,7 +15,7 @@ import {
   severityMark,
   since,
 } from "./widgets.js";
-import { alarmTitle, boardWords } from "./phrases.js";
+import { alarmTitle, smallPrint } from "./phrases.js";
 import { poller } from "./poller.js";
 import { seenView } from "./seen.js";
 import { t } from "./words.js";
@@ -120,6 +120,6 @@ function current() {
               " ",
               h("span", { class: "quiet" }, since(alarm.since)),
               " ",
-              boardWords(alarm.message),
+              smallPrint(alarm.message),
               seenView(alarm.device, alarm)))))))];
 }

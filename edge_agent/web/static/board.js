@@ -16,7 +16,7 @@ import {
   since,
   whyView,
 } from "./widgets.js";
-import { alarmTitle, boardWords } from "./phrases.js";
+import { alarmTitle, smallPrint } from "./phrases.js";
 import { poller } from "./poller.js";
 import { queueText } from "./boards.js";
 import { duration, has, measured, number, percent, t, UNKNOWN } from "./words.js";
@@ -85,7 +85,7 @@ export function boardScreen({ route, redraw }) {
             isDoubtful ? null : h("span", { class: "quiet" }, since(alarm.since))),
           isDoubtful ? h("p", { class: "quiet", key: "doubt" }, t("alarm.doubtful")) : null,
           isDoubtful ? null : h("p", { key: "todo" }, h("b", null, t("todo")), " ", alarmAdvice(alarm.name)),
-          h("p", { key: "message" }, boardWords(alarm.message) ?? t("alarm.no_message")),
+          h("p", { key: "message" }, smallPrint(alarm.message) ?? t("alarm.no_message")),
           seenView(device, alarm))));
   }
 
@@ -157,7 +157,7 @@ function accuracyWords(task, board) {
   return parts.filter(Boolean).join(" ");
 }
 
-// Without `differed` for those who still can correct their answers: it shows them which ones to look at again.
+// Without `differed` where people can still correct their answers, because it would tempt them to.
 export function promiseWords(promise, { differed = true } = {}) {
   const target = percent(promise.target);
   if (promise.more === 0) return t("promise.proven", { target });

@@ -16,7 +16,7 @@ import {
   URGENT,
   whyView,
 } from "./widgets.js";
-import { boardWords, nameWords } from "./phrases.js";
+import { nameWords, smallPrint } from "./phrases.js";
 import { duration, number, t, UNKNOWN } from "./words.js";
 
 const FILTERS = {
@@ -184,7 +184,7 @@ function whyLines(board) {
         " ",
         alarmAdvice(alarm.name),
         " ",
-        boardWords(alarm.message))),
+        smallPrint(alarm.message))),
     whyView(board)];
 }
 

@@ -1,7 +1,7 @@
 // The journal as a list by day; gaps are entries, too.
 
 import { h } from "./dom.js";
-import { boardWords, eventWords, nameWords, phrasesView } from "./phrases.js";
+import { eventWords, nameWords, phrasesView, smallPrint } from "./phrases.js";
 import { boardAddress, link } from "./widgets.js";
 import { clock, day, has, moment, t } from "./words.js";
 
@@ -36,23 +36,23 @@ function timeOf(entry) {
 }
 
 function words(entry) {
-  const { what, name, text } = entry;
-  const own = `${what}.${name}`;
-  const known = ["level", "event"].includes(what)
-    ? has(own)
-      ? t(own)
-      : name
-    : what === "feedback"
-      ? name
-      : nameWords(name);
+  const { what, text } = entry;
+  const name = nameOf(entry);
   const key = `entry.${what}`;
-  const head = has(key) ? t(key, { name: known ?? "", by: entry.by ?? t("somebody") }) : `${what} ${known}`;
+  const head = has(key) ? t(key, { name: name ?? "", by: entry.by ?? t("somebody") }) : `${what} ${name}`;
   const signed = what === "event" && entry.by ? t("entry.by", { what: head, by: entry.by }) : head;
   return text ? [signed, ": ", textOf(what, text)] : signed;
+}
+
+function nameOf({ what, name }) {
+  if (what === "feedback") return name; // A task's, which may be that of an alarm, too.
+  if (!["level", "event"].includes(what)) return nameWords(name);
+  const key = `${what}.${name}`;
+  return has(key) ? t(key) : name;
 }
 
 function textOf(what, text) {
   if (what === "event") return eventWords(text);
   if (what === "feedback") return eventWords(text).replace(/^(right|wrong)(?=: )/, (word) => t(word));
-  return what === "alarm" ? boardWords(text) : phrasesView(text);
+  return what === "alarm" ? smallPrint(text) : phrasesView(text);
 }

@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 import { now } from "./live.js";
 import { has, moment, percent, t, UNKNOWN } from "./words.js";
 
-// What follows these names is figures and names.
+// What follows these is figures and names, so it needs no translation.
 const FIGURES = ["worker restarts", "sensors that cannot be read", "throttled"];
 const TIMES = /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z/g;
 
@@ -13,20 +13,20 @@ export function nameWords(name) {
   return has(`phrase.${name}`) ? t(`phrase.${name}`) : (name ?? "");
 }
 
-// The name of an alarm with the code by which the documentation has it.
+// The name of an alarm, and its code, by which the documentation lists it.
 export function alarmTitle(name) {
   const words = nameWords(name);
   return [h("b", null, words), " ", words === name ? null : h("span", { class: "quiet small", key: "code" }, name)];
 }
 
-// A text of a board in small print, its times in the reader's.
-export function boardWords(text) {
+// A text of a board, with its times in the reader's time zone.
+export function smallPrint(text) {
   if (!text) return null;
   const local = text.replace(TIMES, (time) => moment(Date.parse(time) / 1000, now()));
   return h("span", { class: "quiet small", lang: "en", key: "board" }, local);
 }
 
-// A phrase's known words, and what the board adds to them.
+// The words of a phrase in the reader's language, and what the board adds to them.
 export function splitPhrase(phrase) {
   const [, length] = phrase.match(/^last heard (.+) ago, and its broker has lost what it said$/) ?? [];
   if (length) return { words: t("phrase.forgotten", { length: lengthWords(length) }) };
@@ -48,7 +48,7 @@ export function phrasesView(text) {
   return [
     phrases.map(({ words }) => words).join("; "),
     " ",
-    boardWords(phrases.map(({ said }) => said).filter(Boolean).join("; "))];
+    smallPrint(phrases.map(({ said }) => said).filter(Boolean).join("; "))];
 }
 
 function lengthWords(length) {

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { ageOf, isOld, live, now } from "./live.js";
-import { boardWords, splitPhrase } from "./phrases.js";
+import { smallPrint, splitPhrase } from "./phrases.js";
 import { duration, has, measured, moment, number, t, UNKNOWN } from "./words.js";
 
 export const isWall = new URLSearchParams(location.search).has("wall");
@@ -130,7 +130,7 @@ export function whyView(board) {
     known.map(({ phrase, words }) => words + (phrase === "promise-unproven" ? progressWords(board) : "")).join("; "),
     todos.length ? [" ", h("b", null, t("todo")), " ", todos.map((key) => t(key)).join(" ")] : null,
     " ",
-    boardWords(known.map(({ said }) => said).filter(Boolean).join("; ")));
+    smallPrint(known.map(({ said }) => said).filter(Boolean).join("; ")));
 }
 
 function progressWords({ unproven }) {
