@@ -379,7 +379,7 @@ def test_an_answer_is_found_by_its_machine_and_what_is_said_of_it_is_taken_back_
     expect(row).to_have_count(1)
     expect(view.get_by_role("combobox", name="Machine", exact=True)).to_have_value("m20 ")
     view.get_by_role("combobox", name="Machine", exact=True).fill("m21")
-    expect(view.locator("main")).to_contain_text(f"None of the answers kept here fits {FINE[1]} · m21.")
+    expect(view.locator("main")).to_contain_text(f"None of the answers kept here matches {FINE[1]} · m21.")
     view.get_by_role("link", name="All answers").click()
     expect(view.locator(".answers-list li").nth(1)).to_be_visible()
     view.go_back()
