@@ -280,7 +280,7 @@ class FeedbackConfig(Table):
     """The longest time for which an answer is kept, in days."""
     unanswered_days: Annotated[float, Field(gt=0, le=3650)] = 7.0
     """How long a promise lasts while nobody answers audits, in days. Once the audits since the newest answered one have
-    been open for longer, they count as not answered. The board looks once an hour, and after every 200 answers."""
+    been open for longer, they count as not answered."""
     keep_inputs: bool = False
     """`true`: the inputs are also kept. They may be private."""
 
