@@ -133,10 +133,11 @@ class Replies:
         if answer.please_check:
             document["please_check"] = True
         self.odd_inputs.add(request.task_name, event)
-        if request.task.config.notable is not None:
-            notable = self.notable[request.task_name]
+        if (config := request.task.config).notable is not None:
+            notable, is_notable = self.notable[request.task_name], config.is_notable(output)
             notable.answers_total += 1
-            notable.notable_total += request.task.config.is_notable(output)
+            notable.notable_total += is_notable
+            self.odd_inputs.add_notable(request.task_name, config.notable, config.max_notable, is_notable=is_notable)
         self.failed_in_a_row = 0
         self._end(request, document, now)
         self.latency_ms.append(document["timing"]["total_ms"])

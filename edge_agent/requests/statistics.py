@@ -15,6 +15,8 @@ ODD_WINDOW, MIN_ODD_WINDOW = 200, 100
 # Many are odd if they are more than in training by so many standard errors. By simulation at most 4 in 100,000 windows
 # are by chance. Where training did not count them, if they are this share.
 _STANDARD_ERRORS, _MANY_ODD = 4.0, 0.15
+# The share of notable answers that a task allows counts as if so many rows had shown it, because it is an estimate.
+_ALLOWED_ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +24,11 @@ class OddShare:
     task: str
     share: float  # Of the newest inputs.
     field: str | None  # The field that is odd most often; None if no field is, each by itself.
-    expected: float | None  # The share of rows that training held out; None if it is not known.
+    expected: (
+        float | None
+    )  # The share of rows that training held out, or that the task allows; None if it is not known.
     is_high: bool
+    notable: str | None = None  # What the task calls such answers; None where inputs are not as its training was.
 
 
 @dataclass(slots=True)
@@ -53,15 +58,23 @@ class NotableAnswers:
 
 
 class OddInputs:
-    """Which of each task's newest inputs are not as the training of a trained model was."""
+    """Which of each task's newest inputs are not as the training of a trained model was, or have a notable answer."""
 
     def __init__(self) -> None:
         self._newest = defaultdict[str, deque[tuple[str, ...] | None]](lambda: deque(maxlen=ODD_WINDOW))
+        self._allowed: dict[str, tuple[str, float]] = {}  # What tasks call notable answers, and the share they allow.
 
     def add(self, task: str, event: Finished) -> None:
         if event.rare_fields is not None:
             names = tuple(odd.field for odd in event.odd_fields)
             self._newest[task].append(names if event.marks else None)
+
+    def add_notable(self, task: str, name: str, allowed: float, *, is_notable: bool) -> None:
+        """See TaskBase.notable and max_notable."""
+        if self._allowed.get(task) != (name, allowed):
+            self._allowed[task] = name, allowed
+            self._newest.pop(task, None)
+        self._newest[task].append(() if is_notable else None)
 
     def clear(self) -> None:
         """Another model is in force."""
@@ -79,15 +92,17 @@ class OddInputs:
                 fields = Counter(name for names in odd for name in names)
                 share, expected = len(odd) / len(newest), None
                 is_high = share >= _MANY_ODD
-                if task in held_out:
-                    expected = held_out[task][0] / max(held_out[task][1], 1)
-                    is_high = _are_more(odd=len(odd), inputs=len(newest), held_out=held_out[task])
+                notable, allowed = self._allowed.get(task, (None, 0.0))
+                known = held_out.get(task) if notable is None else (allowed * _ALLOWED_ROWS, _ALLOWED_ROWS)
+                if known is not None:
+                    expected = known[0] / max(known[1], 1)
+                    is_high = _are_more(odd=len(odd), inputs=len(newest), held_out=known)
                 worst_field = next((name for name, _ in fields.most_common(1)), None)
-                shares.append(OddShare(task, share, worst_field, expected, is_high))
+                shares.append(OddShare(task, share, worst_field, expected, is_high, notable))
         return max(shares, key=lambda each: (each.is_high, each.share), default=None)
 
 
-def _are_more(*, odd: int, inputs: int, held_out: tuple[int, int]) -> bool:
+def _are_more(*, odd: int, inputs: int, held_out: tuple[float, int]) -> bool:
     """Compares the shares as Agresti and Caffo do: an odd and an ordinary one more on each side, for small samples."""
     counts = ((odd + 1, inputs + 2), (held_out[0] + 1, held_out[1] + 2))
     here, there = (count / total for count, total in counts)

@@ -215,6 +215,13 @@ def _odd_inputs(alarms: Alarms) -> Finding | None:
         return UNKNOWN
     if not odd.is_high:
         return None
+    if odd.notable is not None:
+        expected = 0.0 if odd.expected is None else 100 * odd.expected
+        message = (
+            f"{odd.share:.0%} of the newest readings of task {odd.task} are {odd.notable} ({expected:.2g}% were "
+            "expected): a lasting fault, or the plant has changed: look at them, and train again if they are usual now"
+        )
+        return Finding(Severity.WARNING, message, round(odd.share, 3))
     field = "what its sensors send" if odd.field is None else cut(odd.field)
     before = "" if odd.expected is None else f" ({odd.expected:.0%} were in training)"
     message = (

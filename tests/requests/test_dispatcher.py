@@ -26,6 +26,7 @@ from edge_agent.requests.answerers import Answer
 from edge_agent.requests.quarantine import fingerprint
 from edge_agent.requests.request import Request
 from edge_agent.requests.score_maps import ScoreMaps
+from edge_agent.requests.statistics import OddShare
 from tests.helpers.support import (
     BASE,
     MODEL,
@@ -1094,14 +1095,17 @@ def test_an_unusual_reading_is_a_word_for_a_small_client_and_counts_as_one_that_
     model = replace(MODEL, students=(student,))
     desk.dispatcher.admission.answerers.set_model(model)
     desk.dispatcher.on_worker_ready(model, ready(max_active=1), 0.0)
-    for number, rarity in enumerate((0.0001, 0.4), start=1):
+    for number, rarity in enumerate((0.0001, 0.4) * 50, start=1):
         desk.ask({"rms": number}, task="watch")
         text = json.dumps({"score": 1.0, "rarity": rarity, "because": []})
         desk.dispatcher.on_worker_answer(finished(number, finish=Finish.MODEL, text=text), 1.0)
-    assert [(one.payload, one.content_type) for one in desk.publications] == [
+    assert [(one.payload, one.content_type) for one in desk.publications[:2]] == [
         (b"unusual", "text/plain"), (b"usual", "text/plain"),
     ]  # fmt: skip
-    assert desk.dispatcher.as_health(2.0)["inference"]["notable"] == {"watch": {"answers_total": 2, "notable_total": 1}}
+    counts = {"answers_total": 100, "notable_total": 50}
+    assert desk.dispatcher.as_health(2.0)["inference"]["notable"] == {"watch": counts}
+    odd = OddShare("watch", 0.5, None, expected=0.001, is_high=True, notable="unusual")
+    assert desk.dispatcher.replies.odd_inputs.worst({}) == odd
 
 
 class TestStudents:

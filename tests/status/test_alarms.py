@@ -199,6 +199,28 @@ def test_odd_inputs_raise_an_alarm_if_they_are_more_than_in_training(
     assert told == (None if alarm is None else alarm["message"].split(": look at")[0])
 
 
+@pytest.mark.parametrize(
+    ("unusual", "inputs", "allowed", "told"),
+    [
+        (176, 200, 0.006, "88% of the newest readings of task watch are unusual (0.6% were expected): a lasting fault"),
+        (90, 99, 0.006, None),
+        (10, 200, 0.006, None),
+        (30, 200, 0.1, None),
+        (60, 200, 0.1, "30% of the newest readings of task watch are unusual (10% were expected): a lasting fault"),
+    ],
+)
+def test_readings_that_are_unusual_more_often_than_the_task_allows_raise_an_alarm(
+    bus: Bus, unusual: int, inputs: int, allowed: float, told: str | None
+) -> None:
+    newest = OddInputs()
+    for number in range(inputs):
+        newest.add_notable("watch", "unusual", allowed, is_notable=number < unusual)
+    alarm = bus.run(1, odd_inputs=newest.worst({})).retained.get("odd-inputs")
+    assert told == (None if alarm is None else alarm["message"].split(", or the plant")[0])
+    newest.add_notable("watch", "unusual", allowed / 2, is_notable=True)
+    assert newest.worst({}) is None  # Answers of another definition do not count.
+
+
 def test_each_alarm_says_what_to_do(bus: Bus) -> None:
     for now in (100.0, 101.0, 102.0):
         bus.alarms.on_worker_ended("exit code 1", now)

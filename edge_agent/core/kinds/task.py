@@ -247,6 +247,11 @@ class TaskBase(Table):
         """Whether an output is what `notable` names."""
         return False
 
+    @property
+    def max_notable(self) -> float:
+        """The share of answers that may be such ones although nothing has happened."""
+        return 0.0
+
     def confirms_notable(self, answer: str) -> bool:  # noqa: ARG002 - for kinds
         """Whether a notable answer was right, by what somebody says that the input was."""
         return False

@@ -94,6 +94,10 @@ class UnusualTask(TaskBase):
     def is_notable(self, output: Any) -> bool:
         return output is not None and bool(output["unusual"])
 
+    @property
+    def max_notable(self) -> float:
+        return self.max_rarity
+
     def confirms_notable(self, answer: str) -> bool:
         return not self.is_usual(answer)
 
