@@ -27,6 +27,10 @@ class CheckFile:
         self._saved = _state_of(checks)
         return checks
 
+    @property
+    def written_at(self) -> float | None:
+        return self._file.written_at
+
     def save(self, checks: Iterable[Answer], *, is_last: bool = False) -> None:
         """To be called each minute. Writes them if they have changed and a minute has passed for each of their MB.
 

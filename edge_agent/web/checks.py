@@ -5,7 +5,7 @@ A check is an audit or an unusual reading. An open audit is blind: nothing here 
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -13,6 +13,7 @@ from edge_agent.core.clock import parse_timestamp
 from edge_agent.tools.watch.site import Document, Row, number_at, object_at, text_at, time_at
 from edge_agent.web.answer import Answer, Wanted, reading_of
 from edge_agent.web.boards import escaped, tasks_of
+from edge_agent.web.journal import Entry
 from edge_agent.web.promise import promises
 from edge_agent.web.tasks import Tasks
 
@@ -283,3 +284,12 @@ class Checks:
         meant = [answer for identity, answer in self._kept.items() if identity[:3] == known]
         if len(meant) == 1 and meant[0].mark is None:
             meant[0].is_closed = True
+
+    def close_answered(self, entries: Sequence[Entry]) -> None:
+        """Closes the checks whose ids these entries of feedback name."""
+        answered = {(entry.device, entry.name): set[str]() for entry in entries}
+        for entry in entries:
+            answered[entry.device, entry.name].update((entry.text or "").split("; "))
+        for answer in self._kept.values():
+            if named := answered.get((answer.device, answer.task)):
+                answer.is_closed |= f"id: {answer.document().get('id')}" in named

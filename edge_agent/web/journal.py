@@ -103,6 +103,10 @@ class Journal:
             was_alive_at: float | None = self._alive.stat().st_mtime
         except OSError:
             was_alive_at = None
+        if was_alive_at is not None:
+            # One that was killed had noted it up to a minute before.
+            newest = self.read(since=was_alive_at, until=wall, has_feedback=True, limit=1)
+            was_alive_at = max([was_alive_at, *(entry.until or entry.at for entry in newest)])
         if was_alive_at is not None and was_alive_at <= wall:
             self.add(Entry(at=was_alive_at, what="page-was-off", until=wall))
         self.add(Entry(at=wall, what="page-started"))

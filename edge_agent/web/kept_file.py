@@ -34,6 +34,14 @@ class KeptFile:
             log.warning("the %s in %s are lost: %r", self._what, shown_path(self._path), error)
             return default
 
+    @property
+    def written_at(self) -> float | None:
+        """In seconds since 1970; None if there is no file."""
+        try:
+            return self._path.stat().st_mtime
+        except OSError:
+            return None
+
     def save(self, document: object) -> bool:
         """Returns whether it was written."""
         try:

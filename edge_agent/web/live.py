@@ -17,6 +17,7 @@ from edge_agent.tools.watch.watch import Feed
 from edge_agent.web.answers import Answers
 from edge_agent.web.boards import Boards
 from edge_agent.web.check_file import CheckFile
+from edge_agent.web.checks import MAX_KEPT
 from edge_agent.web.journal import Entry, Journal
 from edge_agent.web.known import KnownBoards
 from edge_agent.web.parts import Part
@@ -143,8 +144,7 @@ class Live:
         try:
             self._recorder.restore()
             self._feed.remember(self._known.read(time.time()))
-            with self.lock:
-                self.answers.restore_checks(self._check_file.read())
+            self._restore_checks()
             with self._feed.client:
                 self._serve()
         except Exception:
@@ -174,6 +174,15 @@ class Live:
                 self._save()
         self._stop_parts()
         self._save(is_last=True)
+
+    def _restore_checks(self) -> None:
+        """A process that was killed may have answers in the journal that it had not yet noted in the file of checks."""
+        since = self._check_file.written_at
+        checks = self._check_file.read()
+        answered = self.journal.read(since=since, what=frozenset({"feedback"}), limit=MAX_KEPT) if checks else []
+        with self.lock:
+            self.answers.restore_checks(checks)
+            self.answers.checks.close_answered(answered)
 
     def _save(self, *, is_last: bool = False) -> None:
         self._check_file.save(self.answers.checks.kept, is_last=is_last)

@@ -90,6 +90,21 @@ def test_open_checks_survive_a_restart_and_stay_blind(tmp_path: Path) -> None:
     assert [topic for topic, _ in after.sent] == [FEEDBACK]
 
 
+def test_after_a_kill_a_check_whose_answer_is_in_the_journal_is_not_open_again(tmp_path: Path) -> None:
+    before, file = Bench(), tmp_path / "checks.json"
+    keys = [before.audit(number=number) for number in (1, 11)]
+    CheckFile(file).save(before.live.answers.checks.kept)
+    before.mark(keys[0], answer="imbalance")
+    before.tick(UNDO_S)
+    before.result()
+
+    after = Bench()
+    after.live.answers.restore_checks(CheckFile(file).read())
+    answered = before.live.journal.read(what=frozenset({"feedback"}), limit=10)
+    after.live.answers.checks.close_answered(answered)
+    assert [check["key"] for check in after.checks()["checks"]] == keys[1:]
+
+
 def test_many_checks_are_written_once_in_as_many_minutes_as_they_have_megabytes_and_at_the_end(tmp_path: Path) -> None:
     bench, file, numbers = Bench(), CheckFile(tmp_path / "checks.json"), itertools.count()
 

@@ -183,6 +183,10 @@ def test_a_process_that_was_killed_was_there_within_a_minute_before(tmp_path: Pa
     after.start(WALL + 1000)
     gap = next(entry for entry in after.read(limit=10) if entry.what == "page-was-off")
     assert gap.at == WALL + 120
+    after.add(Entry(at=WALL + 1030, what="feedback", device="press-04"))
+    last = Journal(tmp_path)
+    last.start(WALL + 2000)
+    assert [entry.at for entry in last.read(limit=10) if entry.what == "page-was-off"] == [WALL + 1030, WALL + 120]
 
 
 def test_a_clock_that_was_set_back_makes_no_gap(tmp_path: Path) -> None:
