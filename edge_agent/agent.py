@@ -25,7 +25,6 @@ from edge_agent.core import pipe
 from edge_agent.core.clock import moment
 from edge_agent.core.config import Config
 from edge_agent.core.model import Model, ModelError
-from edge_agent.core.run_note import FAILED, STOPPED, RunNote
 from edge_agent.core.wording import cut, shown_path
 from edge_agent.inbox import Inbox, InboxEvent
 from edge_agent.models.canary_watch import CanaryWatch
@@ -42,6 +41,7 @@ from edge_agent.requests.origin import SharedRequest
 from edge_agent.requests.renderer import Rendered, Renderer
 from edge_agent.requests.score_maps import ScoreMaps
 from edge_agent.requests.tasks import prefixes_of, with_built_in
+from edge_agent.run_note import FAILED, STOPPED, RunNote
 from edge_agent.status.presence import Presence, State
 from edge_agent.status.publisher import StatusPublisher
 from edge_agent.store.database import FILE

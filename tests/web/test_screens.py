@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from edge_agent.core.run_note import WITHOUT_POWER
+from edge_agent.run_note import WITHOUT_POWER
 from edge_agent.tools.demo.broker import free_port
 from rigs.web.site import LABELS, WATCH
 from rigs.web.stage import CRITICAL, FINE, HEAT, Stage, staged

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from edge_agent.core.run_note import FAILED, KILLED, WITHOUT_POWER
+from edge_agent.run_note import FAILED, KILLED, WITHOUT_POWER
 from edge_agent.status.alarms import ALARMS
 from edge_agent.status.health import REASONS
 from edge_agent.tools.watch.advice import ADVICE

@@ -1,13 +1,13 @@
-"""Whatever ended the run before, the next one says it."""
+"""However a run ended, the next one says so."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from edge_agent.core import run_note
+from edge_agent import run_note
 from edge_agent.core.clock import Moment
-from edge_agent.core.run_note import FILE, STOPPED, RunNote
+from edge_agent.run_note import FILE, STOPPED, RunNote
 
 
 def test_the_first_run_and_one_after_a_stop_have_nothing_to_say(tmp_path: Path) -> None:
