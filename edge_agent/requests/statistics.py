@@ -24,9 +24,8 @@ class OddShare:
     task: str
     share: float  # Of the newest inputs.
     field: str | None  # The field that is odd most often; None if no field is, each by itself.
-    expected: (
-        float | None
-    )  # The share of rows that training held out, or that the task allows; None if it is not known.
+    expected: float | None
+    """The share of rows that training held out, or that the task allows; None if it is not known."""
     is_high: bool
     notable: str | None = None  # What the task calls such answers; None where inputs are not as its training was.
 

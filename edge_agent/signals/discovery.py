@@ -77,7 +77,7 @@ class Candidate:
     messages: int = 0
     has_numbers: bool = False
     is_switch: bool = True
-    """Whether it has no other numbers than booleans."""
+    """Whether its only numbers are booleans."""
     has_decimal_comma: bool = False
     states: set[str] = field(default_factory=set)
     is_optional: bool = False
@@ -124,7 +124,7 @@ class Candidate:
             if self.metric is None and self.is_on_change:
                 table |= {"max_age_s": 0, "retained": True}
         if self.is_switch:
-            # Of a state, the others say nothing more.
+            # The others say nothing more of a state.
             table["features"] = ["last", "mean"]
         return table | ({"optional": True} if self.is_optional else {})
 

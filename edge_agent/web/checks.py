@@ -129,9 +129,9 @@ class Checks:
         while self._kept_of[device] > MAX_KEPT_OF_BOARD or self._bytes_of[device] > MAX_KEPT_BYTES // 4:
             self._drop_one(device)
         while len(self._kept) > MAX_KEPT:
-            self._drop_one(*dict(self._kept_of.most_common(1)))
+            self._drop_one(self._kept_of.most_common(1)[0][0])
         while self._bytes > MAX_KEPT_BYTES:
-            self._drop_one(*dict(self._bytes_of.most_common(1)))
+            self._drop_one(self._bytes_of.most_common(1)[0][0])
 
     def _drop_one(self, device: str) -> None:
         """Drops the oldest closed check of a board, or if none is closed, the oldest of the task that has most."""

@@ -403,7 +403,7 @@ def test_a_version_below_that_of_the_last_switch_is_a_downgrade_also_after_a_fal
     assert (board.run("plain"), board.switch._min_version) == ("downgrade", 4)
 
 
-def test_a_bundle_that_was_rolled_back_to_is_no_downgrade_for_the_newer_one_that_stands_in_for_it(board: Board) -> None:
+def test_a_switch_to_the_bundle_in_force_is_no_downgrade_while_a_newer_one_stands_in(board: Board) -> None:
     assert isinstance(board.run("new"), dict)
     assert board.switch.roll_back()
     board.finish()

@@ -173,7 +173,7 @@ def test_odd_topics_and_payloads_give_a_table_that_is_valid(topic: str, payload:
     ],
     ids=["nothing", "names", "replies of a board"],
 )
-def test_what_no_table_would_have_gives_none(messages: Sequence[tuple[str, str]]) -> None:
+def test_what_is_no_value_of_a_machine_is_not_even_named(messages: Sequence[tuple[str, str]]) -> None:
     proposal = propose(heard(*messages))
     assert (proposal.values, proposal.left_out) == ({}, [])
 

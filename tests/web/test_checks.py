@@ -105,7 +105,7 @@ def test_after_a_kill_a_check_whose_answer_is_in_the_journal_is_not_open_again(t
     assert [check["key"] for check in after.checks()["checks"]] == keys[1:]
 
 
-def test_many_checks_are_written_once_in_as_many_minutes_as_they_have_megabytes_and_at_the_end(tmp_path: Path) -> None:
+def test_the_more_megabytes_checks_have_the_less_often_they_are_written_except_at_the_end(tmp_path: Path) -> None:
     bench, file, numbers = Bench(), CheckFile(tmp_path / "checks.json"), itertools.count()
 
     def count_after_a_minute(*, is_last: bool = False) -> int:

@@ -93,7 +93,7 @@ def test_a_board_that_is_not_ok_when_it_is_first_heard_is_an_entry(tmp_path: Pat
     assert plant.entries == [("level", "degraded", "promise-unproven")]
 
 
-def test_another_reason_of_a_board_that_is_offline_is_an_entry_and_its_age_is_none(tmp_path: Path) -> None:
+def test_a_new_reason_of_an_offline_board_is_an_entry_but_a_new_age_is_not(tmp_path: Path) -> None:
     plant = Plant(tmp_path)
     plant.say("health", boards.health())
     plant.say("state", boards.will())

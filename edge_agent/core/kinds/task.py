@@ -249,7 +249,7 @@ class TaskBase(Table):
 
     @property
     def max_notable(self) -> float:
-        """The share of answers that may be such ones although nothing has happened."""
+        """The share of answers that may be notable although nothing is wrong."""
         return 0.0
 
     def confirms_notable(self, answer: str) -> bool:  # noqa: ARG002 - for kinds

@@ -501,7 +501,7 @@ def test_a_code_is_odd_in_a_field_that_no_row_had_it_in(tmp_path: Path) -> None:
     assert odd == {-99: {"bar": "out-of-range"}, 0: {"rms": "out-of-range", "bar": "out-of-range"}}
 
 
-def test_a_code_of_one_field_is_no_number_of_a_wide_one_either(tmp_path: Path) -> None:
+def test_a_code_of_one_field_is_also_a_code_in_a_field_with_a_wide_range(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     values: list[dict[str, Any]] = [
         {"rms": 2 + draw.normal() / 4, "rpm": draw.uniform(0, 1500), "flow": draw.uniform(0, 30) if at % 20 else 0}

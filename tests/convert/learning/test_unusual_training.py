@@ -229,7 +229,9 @@ def test_a_fault_that_nobody_noticed_is_shown_with_its_rows(folder: Path, tmp_pa
     assert jumps[-1] > 90
 
 
-def test_too_few_rows_for_the_false_alarms_are_said_to_be_that(folder: Path, tmp_path: Path, cli: Cli) -> None:
+def test_rows_too_few_for_the_accepted_false_alarms_are_named_as_the_cause(
+    folder: Path, tmp_path: Path, cli: Cli
+) -> None:
     (tmp_path / "week.jsonl").write_text(lines(pump(60)), "utf-8")
     done = cli("train", "--tasks", folder / "config.toml", "--unlabelled", tmp_path / "week.jsonl", "--check")
     assert "60 usual rows cannot tell which readings are among the rarest 1 %" in done.stderr
