@@ -14,7 +14,7 @@ Select = Callable[..., list[Any]]
 
 _NAMES = (
     *("number", "id", "reply_topic", "wall_s", "scores", "tokens"),
-    *("is_audit", "input", "output", "is_marked", "label", "rare_fields", "machine", "marked_by"),
+    *("is_audit", "input", "output", "is_marked", "label", "rare_fields", "machine", "marked_by", "is_refused"),
 )
 _COLUMNS = ", ".join(_NAMES)
 # Instead of 1 as `is_audit`: up to here open audits were deleted that were newer than any answered one.
@@ -226,4 +226,4 @@ def _answer(columns: Sequence[Any]) -> KeptAnswer | None:
             known["rare_fields"] = {str(name): str(state) for name, state in rare}
     except (ValueError, TypeError, AttributeError):
         return None
-    return KeptAnswer(**known | {name: known[name] == 1 for name in ("is_audit", "is_marked")})
+    return KeptAnswer(**known | {name: known[name] == 1 for name in ("is_audit", "is_marked", "is_refused")})

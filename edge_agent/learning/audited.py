@@ -133,6 +133,7 @@ class AuditedTasks(Generic[_T]):
             "rare_fields": event.rare_fields,
             "input": None if value is None else encode(value),
             "output": output,
+            "is_refused": tracked.config.refuses(event),
         }
         self._table.keep(tracked.store_name, tracked.basis, KeptAnswer(**answer | marks))
         if marks.get("is_audit"):

@@ -205,7 +205,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
     def keep_trial(self, model: Model, events: Sequence[Finished | Failed]) -> None:
         for tracked in self._tracked.values() if events else ():
             name, basis = again_store_name(tracked.task.name), tracked.task.basis_for(model.weights_sha256)
-            again = answered_again(self._table.asked_or_marked(tracked.basis), events, tracked.config.labels)
+            again = answered_again(self._table.asked_or_marked(tracked.basis), events, tracked.config)
             for answer in again:
                 self._table.keep(name, basis, answer)
             self._forget_old(tracked, name)
@@ -467,5 +467,5 @@ def page_of(
 
 
 def _exported(kept: KeptAnswer) -> dict[str, Any]:
-    fields = ("number", "scores", "output", "label", "is_marked", "is_audit")
+    fields = ("number", "scores", "output", "label", "is_marked", "is_audit", "is_refused")
     return {"at": timestamp(kept.wall_s), **{name: getattr(kept, name) for name in fields}, "by": kept.marked_by}

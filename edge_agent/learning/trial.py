@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from edge_agent.core.codes import Refusal
 from edge_agent.core.envelope import Envelope
+from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.pipe import EngineRequest, Failed, Finished
 from edge_agent.core.strict_json import parse_json
 from edge_agent.gguf.field_table import FINGERPRINT_BYTES, fingerprint
@@ -44,16 +45,17 @@ def unused_audits(tasks: Iterable[tuple[Task, Sequence[KeptAnswer], bytes]]) -> 
 
 
 def answered_again(
-    answers: Sequence[KeptAnswer], events: Iterable[Finished | Failed], labels: Iterable[str]
+    answers: Sequence[KeptAnswer], events: Iterable[Finished | Failed], config: ClassifyTask
 ) -> list[KeptAnswer]:
     """The audits with the new model's scores; their outputs stay what callers got and judge."""
-    labels, by_number = set(labels), {event.id: event for event in events if isinstance(event, Finished)}
+    labels, by_number = set(config.labels), {event.id: event for event in events if isinstance(event, Finished)}
     again = []
     for answer in answers:
         event = by_number.get(answer.number)
         if event is not None and event.scores is not None and event.scores.keys() == labels:
-            scores, rare = event.scores, event.rare_fields
-            again.append(replace(answer, scores=scores, tokens=event.prompt_tokens, rare_fields=rare))
+            scores, rare, refused = event.scores, event.rare_fields, config.refuses(event)
+            tokens = event.prompt_tokens
+            again.append(replace(answer, scores=scores, tokens=tokens, rare_fields=rare, is_refused=refused))
     return again
 
 

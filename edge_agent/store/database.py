@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS answers (
   number INTEGER PRIMARY KEY, task TEXT NOT NULL, basis TEXT NOT NULL, id TEXT NOT NULL, reply_topic TEXT NOT NULL,
   wall_s REAL NOT NULL, scores TEXT NOT NULL, tokens INTEGER NOT NULL, is_audit INTEGER NOT NULL, input BLOB,
   output TEXT, is_marked INTEGER NOT NULL DEFAULT 0, label TEXT, rare_fields TEXT, machine TEXT,
-  marked_by TEXT
+  marked_by TEXT, is_refused INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX IF NOT EXISTS answers_by_id ON answers (task, id);
 CREATE TABLE IF NOT EXISTS accuracy (basis TEXT PRIMARY KEY, task TEXT NOT NULL, document TEXT NOT NULL) STRICT;
@@ -109,9 +109,10 @@ def _open_sound(path: Path) -> sqlite3.Connection:
 def _with_tables(connection: sqlite3.Connection) -> sqlite3.Connection:
     connection.executescript(_SCHEMA)
     known = connection.execute("SELECT name FROM pragma_table_info('answers')").fetchall()
-    for column in ("rare_fields", "machine", "marked_by"):
-        if (column,) not in known:
-            connection.execute(f"ALTER TABLE answers ADD COLUMN {column} TEXT")  # of an earlier 0.2.0
+    texts = (f"{name} TEXT" for name in ("rare_fields", "machine", "marked_by"))
+    for column in (*texts, "is_refused INTEGER NOT NULL DEFAULT 0"):
+        if (column.split()[0],) not in known:
+            connection.execute(f"ALTER TABLE answers ADD COLUMN {column}")  # of an earlier 0.2.0
     return connection
 
 

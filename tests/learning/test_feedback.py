@@ -57,6 +57,7 @@ class Bench:
         reply_topic: str = "r",
         value: Any = None,
         audit: bool = True,
+        unlike: float | None = None,
     ) -> bool:
         """An answer as the dispatcher gives it; whether the caller is asked to check it."""
         request = Request(
@@ -64,7 +65,7 @@ class Bench:
             is_redelivery=False, arrived_at=0.0, task=self.task, envelope=Envelope(input=value or "-", audit=audit),
         )  # fmt: skip
         self.learning.first(request, is_large_refused=False)
-        event = finished(1, text=None, scores=scores or {"a": 0.8, "b": 0.15, "c": 0.05})
+        event = finished(1, text=None, scores=scores or {"a": 0.8, "b": 0.15, "c": 0.05}, unlike=unlike)
         self.last = self.learning.final_answer(request, event, time.monotonic())
         return self.last.please_check
 
@@ -295,6 +296,12 @@ def test_nothing_is_given_before_audits_prove_the_promise(caplog: pytest.LogCapt
     assert (bench.last.output, bench.last.is_unproven) == (None, False)
     assert bench.label_of(a=0.9, b=0.05, c=0.05) == "a"
     assert bench.label_of(a=0.4, b=0.3, c=0.3) is None
+    for number in range(81, 100):
+        bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05}, audit=False, unlike=0.1)
+    bench.feedback.on_priors()
+    bench.settle()
+    facts = bench.feedback.facts()["t"]
+    assert (facts.promised, facts.given) == (0.9, 60 / 99)  # as if these had too low a score
 
 
 # 100 of 100 rows with a score of 0.9 and more were answered right, and 30 of 60 others.

@@ -56,7 +56,7 @@ def test_a_database_of_the_first_release_is_taken_over(path: Path) -> None:
 
 def test_answers_that_an_earlier_version_kept_are_taken_over(path: Path) -> None:
     opened(path).close()
-    for column in ("rare_fields", "machine", "marked_by"):
+    for column in ("rare_fields", "machine", "marked_by", "is_refused"):
         written(path, f"ALTER TABLE answers DROP COLUMN {column}")
     opened(path).close()
     assert names(path) == {""}

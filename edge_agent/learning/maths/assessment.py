@@ -36,6 +36,7 @@ class Answer:
     tokens: int = 0  # Of the prompt.
     rare_fields: Mapping[str, str] | None = None  # See Finished.
     output: str | None  # What the caller got; None if the model was not sure enough.
+    is_refused: bool = False  # There is no output whatever the scores, because of the input.
     is_audit: bool = False  # The caller was asked to check it: it is of the random sample.
     is_marked: bool = False  # Feedback came.
     label: str | None = None
@@ -129,7 +130,7 @@ def assess(
         map=score_map,
         has_new_map=new_map is not None,
         compared_rows=len(rows) if is_due else compared_rows,
-        given=_share_given(recent, promised) if min_accuracy is None or promised else 0.0,
+        given=_share_given(recent, asked, earlier, promised, score_map) if min_accuracy is None or promised else 0.0,
         asked=len(asked),
         audits=len(outcomes),
         right=sum(outcomes),
@@ -150,10 +151,20 @@ def _contradict(audits: Sequence[JudgedAnswer], held_out: Sequence[JudgedAnswer]
     return upper_bound(count_right(audits), len(audits), confidence) < share_right(held_out)
 
 
-def _share_given(recent: Sequence[Answer], promised: promise.Promise | None) -> float | None:
-    if promised is not None:
-        return promised.coverage
-    return sum(answer.output is not None for answer in recent) / len(recent) if recent else None
+def _share_given(
+    recent: Sequence[Answer],
+    asked: Sequence[Answer],
+    held_out: Sequence[JudgedAnswer],
+    promised: promise.Promise | None,
+    score_map: ScoreMap,
+) -> float | None:
+    if promised is None:
+        return sum(answer.output is not None for answer in recent) / len(recent) if recent else None
+    # Those of which the promise knows the coverage; some reach its threshold, but are refused.
+    counted = [answer for answer in recent if not answer.is_audit] + [answer for answer in asked if answer.is_marked]
+    refused = [answer for answer in counted if answer.is_refused]
+    reach = sum(score_map.best(answer.scores)[1] >= promised.threshold for answer in refused)
+    return promised.coverage - reach / (len(counted) + len(held_out))
 
 
 def _has_confirmed(answers: Sequence[Answer]) -> bool:

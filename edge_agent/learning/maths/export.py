@@ -31,6 +31,7 @@ class ExportedAnswer(_Part):
     label: str | None
     is_marked: bool
     is_audit: bool
+    is_refused: bool = False  # Earlier versions do not say.
 
 
 class ExportedNumber(_Part):

@@ -80,6 +80,8 @@ def test_a_map_changes_what_is_right_and_how_sure_it_is() -> None:
 def test_a_promise_names_its_coverage_or_the_audits_that_are_missing() -> None:
     right = [answer(number, 0.9, "a") for number in range(1, 59)]
     assert [measure(export(*right, min_accuracy=asked)).given for asked in (0.9, 0.95)] == [1.0, 0.0]
+    refused = answer(59, 0.9, None, output=None, is_audit=False, is_marked=False, is_refused=True)
+    assert measure(export(*right, refused, min_accuracy=0.9)).given == pytest.approx(58 / 59)
     nine, more, most = measure(export(*right)).promises
     assert (nine.coverage, nine.missing) == (1.0, 0)
     # 59 right ones of 59 prove 0.95, 299 of 299 prove 0.99.

@@ -193,6 +193,7 @@ def _assess(export: Export, score_map: ScoreMap, target: float | None) -> Assess
             output=answer.output,
             is_audit=export.measures(answer),
             is_marked=answer.is_marked,
+            is_refused=answer.is_refused,
             label=answer.label,
         )
         for answer in export.answers
