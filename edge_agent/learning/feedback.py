@@ -165,7 +165,8 @@ class Feedback(AuditedTasks[_FeedbackTask]):
                 tracked.restore(document)
             except (ValueError, TypeError, LookupError) as error:
                 log.warning("what is known from the feedback of task %s cannot be read: %s", task.name, error)
-        self._promised.setdefault(task.name, tracked.promised)
+        if self._weights_sha256:  # The placeholder for a model that does not open promises nothing.
+            self._promised.setdefault(task.name, tracked.promised)
         self._maps.set_fitted(task, tracked.fitted)
         # Until the audits are assessed.
         self._maps.set_min_score(task, None if config.min_accuracy is None else UNREACHABLE)
@@ -390,8 +391,10 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         was_promised: what the assessment before proved, of this definition and this model.
         """
         name, facts = tracked.task.name, tracked.facts
+        if facts.promised == self._promised.get(name):
+            return []
         before, self._promised[name] = self._promised.get(name), facts.promised
-        if facts.promised == before or tracked.config.min_accuracy is None:
+        if tracked.config.min_accuracy is None:
             return []
         audits = {"asked": facts.asked, "audits": facts.audits, "held_out": facts.held_out}
         if facts.promised is not None:

@@ -597,6 +597,23 @@ def test_without_new_evidence_other_answers_neither_end_nor_begin_a_promise(
     ]
 
 
+def test_a_promise_of_a_model_that_opens_only_after_the_start_is_not_proven_again(tmp_path: Path) -> None:
+    text = ON + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n"
+    bench = Bench(tmp_path, text)
+    for number in range(60):
+        bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05})
+        bench.mark(number, "a")
+    bench.settle()
+    assert [name for name, _ in bench.events] == ["promise-proven"]
+    bench.store.commit()
+    bench.store.close()
+    bench = Bench(tmp_path, text, model="")
+    bench.settle()
+    bench.learning.set_model(replace(MODEL, sha256="m1"))
+    bench.settle()
+    assert (bench.feedback.facts()["t"].promised, bench.events) == (0.9, [])
+
+
 @pytest.mark.expects_warning
 def test_a_promise_lasts_while_nobody_answers_and_ends_with_the_next_answer_after_a_gap(tmp_path: Path) -> None:
     text = "[feedback]\nenabled = true\nkeep = 100\n" + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n"
