@@ -163,8 +163,8 @@ def _worker_silent(alarms: Alarms) -> Finding | None:
     if not alarms.is_worker_silent:
         return None
     message = (
-        "the worker says nothing, so no request is answered: wait, because after 2 minutes of silence the "
-        "agent ends it and starts another; if it happens again, free memory and send a diag"
+        "the worker has said nothing for more than 30 s, so no request is answered: wait, because after 2 minutes of "
+        "silence the agent ends it and starts another; if it happens again, free memory and send a diag"
     )
     return Finding(Severity.CRITICAL, message)
 

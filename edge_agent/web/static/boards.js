@@ -178,7 +178,7 @@ function whyLines(board) {
     (board.alarms ?? []).map((alarm) =>
       h("p", { key: alarm.name, class: alarm.severity === "warning" ? "" : "urgent" },
         nameWords(alarm.name),
-        alarm.since == null ? "" : ` ${t("for", { length: duration(ageOf(alarm.since)) })}`,
+        alarm.since == null ? "" : `, ${t("alarm.for", { length: duration(ageOf(alarm.since)) })}`,
         ". ",
         h("b", null, t("todo")),
         " ",
