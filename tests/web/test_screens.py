@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from edge_agent.run_note import WITHOUT_POWER
 from edge_agent.tools.demo.broker import free_port
-from rigs.web.site import LABELS, WATCH
+from rigs.web.site import LABELS, TRIAGE, WATCH
 from rigs.web.stage import CRITICAL, FINE, HEAT, Stage, staged
 from tests.conftest import NO_MOSQUITTO
 from tests.helpers.browser import (
@@ -282,7 +282,7 @@ def test_the_page_speaks_german_to_who_prefers_it(world: World) -> None:
             assert view.locator("html").get_attribute("lang") == "de"
             assert too_wide(view) == []
         site = world.stage.site
-        site.alarm(FINE[0], "accuracy-low", message="wrong since 2026-11-30T03:02:32.084Z")
+        site.alarm(FINE[0], "accuracy-low", message=f"task {TRIAGE} is wrong since 2026-11-30T03:02:32.084Z")
         fields = {"restarts": 1, "pid": 3588, "reason": "killed by SIGKILL"}
         site.publish(f"{site.base(FINE[0])}/event/worker-restarted", {"ts": "2026-11-30T03:02:32.084Z", **fields})
         site.publish(f"{site.base(FINE[0])}/event/agent-restarted", {"reason": WITHOUT_POWER})
@@ -291,11 +291,15 @@ def test_the_page_speaks_german_to_who_prefers_it(world: World) -> None:
             hot, wrong = (view.locator(".alarms > li", has_text=name) for name in ("Überhitzung", "zu oft falsch"))
             expect(hot).to_contain_text("Was tun: Gerät kühlen oder weniger Anfragen schicken.")
             expect(hot.locator("[lang=en]")).to_have_text(HEAT)
-            expect(wrong.locator("[lang=en]")).to_have_text(re.compile(r"^wrong since (30\. Nov\., )?\d\d:\d2:32$"))
+            expect(wrong.locator("[lang=en]")).to_have_text(re.compile(r" is wrong since (30\. Nov\., )?\d\d:\d2:32$"))
             expect(view.locator(".journal")).to_contain_text(
                 "Prozess des Modells neu gestartet: Neustarts: 1; PID: 3588; Grund: killed by SIGKILL"
             )
             expect(view.locator(".journal")).to_contain_text("Grund: das Gerät war ohne Strom oder wurde zurückgesetzt")
+            audits = site.set_audits(FINE[0], 0)
+            world.open(view, f"board/{FINE[0]}")
+            expect(view.locator(".accuracy", has_text="Seit die Genauigkeit gefallen ist")).to_have_count(1)
+            site.set_audits(FINE[0], audits)
         finally:
             site.end_alarm(FINE[0], "accuracy-low")
         # Features of signals, and the same numbers on each screen.

@@ -146,8 +146,12 @@ function accuracyWords(task, board) {
     return entry.mean_error == null
       ? t("accuracy.no_audits")
       : t("accuracy.estimate", { error: number(entry.mean_error, 2), holds: percent(entry.holds), n: entry.audits });
-  if (!entry.audits)
-    return [t(task.audit_rate ? "accuracy.no_audits" : "accuracy.no_rate"), givenWords(entry.given)].join(" ");
+  if (!entry.audits) {
+    const hasDropped = (board.alarms ?? []).some(
+      ({ name, message }) => name === "accuracy-low" && message?.startsWith(`task ${task.name} `));
+    const none = hasDropped ? t("accuracy.none_since_drop") : t(task.audit_rate ? "accuracy.no_audits" : "accuracy.no_rate");
+    return [none, givenWords(entry.given)].join(" ");
+  }
   const parts = [t("accuracy.answered", { n: entry.audits, asked: entry.asked }), newerWords(task.promise)];
   if (entry.audits >= MIN_FOR_SHARE)
     parts.unshift(t("accuracy.right", { share: percent(entry.accuracy), bound: percent(entry.lower_bound) }));
