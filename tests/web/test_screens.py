@@ -49,6 +49,14 @@ expect.set_options(timeout=20_000)
 # A second touch that comes sooner was meant for the audit before.
 GUARD_MS = 700
 LOOKS = [(NARROW, "light"), (WIDE, "dark")]
+# What was pressed is on the list before its response comes.
+LATE = """
+const send = window.fetch;
+window.fetch = async (address, ...more) => {
+  const response = await send(address, ...more);
+  if (address.startsWith("api/v1/feedback")) await new Promise((resolve) => setTimeout(resolve, 1500));
+  return response;
+};"""
 MARKUP = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 
 
@@ -140,6 +148,24 @@ def test_an_audit_is_answered_and_taken_back_by_keys_alone(world: World, view: P
     view.keyboard.press("Enter")
     expect(shown).not_to_have_text(first)
     expect(mark).to_contain_text(LABELS[0])
+
+
+def test_each_key_answers_one_reading_however_late_its_response_is(world: World, view: Page) -> None:
+    view.add_init_script(LATE)
+    asked = [world.stage.site.answer(FINE[1], is_audit=True)["id"] for _ in range(10)]
+    wait_until(lambda: world.page.get("checks", device=FINE[1])["open"] >= 10, "the page knows the audits")
+    keys = {check["id"]: check["key"] for check in world.page.get("checks", device=FINE[1])["checks"]}
+    world.open(view, f"check?device={FINE[1]}")
+    shown, answered = view.locator(".card .id"), []
+    for _ in range(10):
+        answered.append(shown.inner_text())
+        view.wait_for_timeout(GUARD_MS)
+        view.keyboard.press("2")
+        expect(shown.or_(view.get_by_text("Nothing to check"))).not_to_have_text(answered[-1], timeout=500)
+        expect(view.locator(".taken")).to_have_count(0)
+    assert answered == asked
+    marks = world.page.get("checks")["marks"][:10]
+    assert [mark["key"] for mark in marks] == [keys[each] for each in reversed(asked)]
 
 
 def test_an_audit_is_answered_by_touch_and_stays_blind_when_that_is_taken_back(world: World) -> None:

@@ -51,6 +51,7 @@ export function checksScreen({ route, redraw }) {
   const skipped = new Set(); // Checks that somebody here cannot tell.
   let passed = null; // The one skipped last, until another is answered.
   const marked = new Set(); // Checks answered here that the server may still list.
+  const pressed = new Set(); // Every check answered here.
 
   const checks = poller({
     everyMs: AGAIN_AFTER_MS,
@@ -76,7 +77,8 @@ export function checksScreen({ route, redraw }) {
   const left = () => open().filter((check) => !skipped.has(check.key));
   const isLeft = () => left().some((check) => check.key === current?.key);
   // Somebody else has answered it while it is shown here: another one must not come under a finger on its way.
-  const isTaken = () => current != null && !isLeft() && may("feedback");
+  const isTaken = () => current != null && !isLeft() && may("feedback") && !isSaidHere(current.key);
+  const isSaidHere = (key) => skipped.has(key) || (pressed.has(key) && (markOf(key)?.by == null || isMine(markOf(key))));
   const markOf = (key) => data.marks.find((mark) => mark.key === key && mark.state !== "undone");
 
   function show(check) {
@@ -111,6 +113,7 @@ export function checksScreen({ route, redraw }) {
     if (isTaken()) return goOn();
     const check = current;
     marked.add(check.key);
+    pressed.add(check.key); // Before it is sent, because the list may come before the reply.
     failed = passed = null;
     show(next(check));
     refocus();
@@ -155,9 +158,10 @@ export function checksScreen({ route, redraw }) {
   const reveal = (mark) => change(() => post("feedback/reveal", { mark: mark.mark, ...signedBy() }));
 
   function next(check) {
-    const all = data.checks.filter((one) => !skipped.has(one.key) && (one.key === check.key || !marked.has(one.key)));
-    const at = all.indexOf(check);
-    return all[at + 1] ?? all.find((one) => one !== check);
+    // The list may have come again since the check was shown, so it is found by its key.
+    const at = data.checks.findIndex((one) => one.key === check.key);
+    const isNext = (one) => one.key !== check.key && !skipped.has(one.key) && !marked.has(one.key);
+    return data.checks.slice(at + 1).find(isNext) ?? data.checks.find(isNext);
   }
 
   function skip() {
@@ -189,6 +193,7 @@ export function checksScreen({ route, redraw }) {
       await post("feedback/undo", { mark: mark.mark, ...signedBy() });
       mark.state = "undone";
       marked.delete(mark.key);
+      pressed.delete(mark.key);
       await checks.refresh();
       show(open().find((check) => check.key === mark.key) ?? current);
       refocus();
