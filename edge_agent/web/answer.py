@@ -10,7 +10,7 @@ from edge_agent.tools.client import object_or_empty
 from edge_agent.tools.watch.site import Document, number_at, object_at, text_at
 from edge_agent.web.boards import escaped, labels_of
 
-# Fields of a reading that tell a person which machine it is from; `widgets.js` knows the same.
+# Fields of a reading that tell a person which machine it is from.
 _MACHINE_FIELDS = ("machine", "asset", "equipment")
 
 
@@ -125,7 +125,7 @@ def machine_of(document: Document) -> str | None:
 
 def _machine_names(document: Document) -> Iterator[str]:
     fields = object_at(document, "input")
-    named = (str(fields[field]) for field in _MACHINE_FIELDS if field in fields)
+    named = (str(fields[field]) for field in _MACHINE_FIELDS if fields.get(field) is not None)
     names = (text_at(document, "machine"), *named, text_at(document, "topic"))
     return (name for name in names if name)
 
@@ -137,8 +137,7 @@ def reading_of(answer: Answer, document: Document, task: Document) -> Document:
         "device": answer.device,
         "task": answer.task,
         "kind": text_at(task, "kind"),
-        "machine": escaped(text_at(document, "machine")),
-        "topic": escaped(text_at(document, "topic")),
+        "machine": escaped(machine_of(document)),
         "input": escaped(document.get("input")),
         "labels": escaped(labels_of(task)),
     }

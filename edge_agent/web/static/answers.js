@@ -18,7 +18,6 @@ import {
   isHeld,
   link,
   machineFilter,
-  machineOf,
   note,
   outputWords,
   reasonWords,
@@ -51,7 +50,7 @@ export function answersScreen({ route, redraw }) {
     },
     take: (answer) => {
       answer.rows.forEach((row) => row.task && tasks.add(row.task));
-      answer.rows.map(machineOf).forEach((name) => name && machines.add(name));
+      answer.rows.forEach(({ machine }) => machine && machines.add(machine));
       // How many came since the last time and are not among the newest; of a choice of answers nobody counts that.
       const isChoice = route().values.size > 0;
       answer.missed = newest == null || isChoice ? 0 : Math.max(0, answer.cursor - newest.cursor - answer.rows.length);
@@ -169,7 +168,7 @@ export function answersScreen({ route, redraw }) {
         " ",
         row.device ? link(boardAddress(row.device), {}, row.device) : null,
         " ",
-        h("span", { class: "quiet" }, [row.task, machineOf(row)].filter(Boolean).join(" · "))),
+        h("span", { class: "quiet" }, [row.task, row.machine].filter(Boolean).join(" · "))),
       h("p", { class: "output" },
         h("b", null,
           row.is_open_audit ? t(row.mark ? "answers.hidden" : "answers.open_audit") : row.error ? errorWords(row) : outputWords(row.output)),

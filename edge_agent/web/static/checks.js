@@ -17,7 +17,6 @@ import {
   inputView,
   link,
   machineFilter,
-  machineOf,
   note,
   reasons,
   reasonWords,
@@ -61,7 +60,7 @@ export function checksScreen({ route, redraw }) {
       for (const need of data.needs) tasks.add(need.task);
       for (const check of data.checks) {
         tasks.add(check.task);
-        if (machineOf(check)) machines.add(machineOf(check));
+        if (check.machine) machines.add(check.machine);
       }
       // Once the server no longer lists a check, it may come back: somebody may undo its mark.
       for (const key of marked) if (!data.checks.some((check) => check.key === key)) marked.delete(key);
@@ -357,7 +356,7 @@ export function checksScreen({ route, redraw }) {
                 lineOf(mark),
                 boardAnswer(mark),
                 h("p", { class: "quiet small", key: "where" },
-                  [machineOf(mark), mark.device, mark.task, moment(mark.at, now())].filter(Boolean).join(" · ")),
+                  [mark.machine, mark.device, mark.task, moment(mark.at, now())].filter(Boolean).join(" · ")),
                 h("p", { class: "quiet small input-line", key: "input" }, inputLine(mark.input)),
                 may("feedback")
                   ? markButtons(mark, { correct: toggleCorrecting, isOpen: correcting === mark.mark, reveal })
@@ -431,7 +430,7 @@ export function checksScreen({ route, redraw }) {
 }
 
 function titleOf(check) {
-  return machineOf(check) ?? moment(check.at, now());
+  return check.machine ?? moment(check.at, now());
 }
 
 // What people said last of a task's unusual readings: only the same words again become a label one day.

@@ -8,8 +8,6 @@ import { duration, has, measured, moment, number, t, UNKNOWN } from "./words.js"
 export const isWall = new URLSearchParams(location.search).has("wall");
 export const LEVELS = ["missing", "offline", "stale", "critical", "degraded", "unknown", "starting", "draining", "stopped", "ok"];
 export const URGENT = ["missing", "offline", "stale", "critical"];
-// Fields of a reading that tell a person which machine it is from.
-const MACHINE_FIELDS = ["machine", "asset", "equipment"];
 const TYPING_MS = 300;
 const SHAPES = {
   missing: "■",
@@ -179,12 +177,6 @@ export function plain(value) {
   if (value == null) return UNKNOWN;
   if (typeof value === "number") return measured(value);
   return typeof value === "object" ? JSON.stringify(value) : String(value);
-}
-
-// Which machine a reading is from, as far as the board or the reading says so.
-export function machineOf(item) {
-  const named = MACHINE_FIELDS.map((name) => item.input?.[name]).find((value) => value != null);
-  return item.machine ?? (named == null ? item.topic : plain(named));
 }
 
 export function inputLine(input) {
