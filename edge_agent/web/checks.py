@@ -170,10 +170,11 @@ class Checks:
         """How many checks of a board, or of one of its tasks, people could answer at the last tick."""
         return sum(count for (each, name), count in self._open.items() if each == device and task in (None, name))
 
-    def document(self, wanted: Wanted, limit: int, *, otherwise: Document) -> Document:
+    def document(self, wanted: Wanted, limit: int, *, shown: str | None = None, otherwise: Document) -> Document:
         """What `GET /api/v1/checks` says about checks.
 
         Args:
+            shown: The key of the check that the viewer has before them; `closed` names it once nobody can answer it.
             otherwise: Why there may be nothing to check, unless something here explains it.
         """
         offered = [answer for answer in self._offered() if wanted.takes(answer)]
@@ -181,6 +182,7 @@ class Checks:
         return {
             "open": len(offered),
             "checks": checks,
+            "closed": shown if any(each.key == shown and each.is_closed for each in self._kept.values()) else None,
             "needs": self._needs(wanted.device, wanted.task),
             "not_here": self._not_here(wanted.device, wanted.task),
             **({"reason": None} if checks else self._reason(wanted) or otherwise),

@@ -32,7 +32,8 @@ def answer_routes(live: Live) -> list[Route]:
     def checks(request: Request) -> Document:
         limit = count_in_query(request, "limit")
         limit = _DEFAULT_CHECKS if limit is None else min(limit, MAX_CHECKS)
-        document = answers.checks.document(_wanted(request), limit, otherwise=answers.silence())
+        shown = request.query_params.get("shown")
+        document = answers.checks.document(_wanted(request), limit, shown=shown, otherwise=answers.silence())
         return {**document, "marks": marks.newest(author_of(request, request.query_params.get("by")))}
 
     def rows(request: Request) -> Document:

@@ -78,6 +78,8 @@ def test_open_checks_survive_a_restart_and_stay_blind(tmp_path: Path) -> None:
     after.live.rows["press-04"] = replace(heard, info={})
     after.tick()
     assert [after.checks()[name] for name in ("open", "reason", "unheard")] == [0, "unheard", 2]
+    # A browser that still shows one of them must not say that nobody can answer it any more.
+    assert [after.checks(shown=key)["closed"] for key in keys] == [keys[0], None, None]
     after.live.rows["press-04"] = heard
     after.tick()
     assert [check["key"] for check in after.checks()["checks"]] == keys[1:]

@@ -398,6 +398,22 @@ def test_a_reading_that_somebody_else_answers_stays_and_what_is_pressed_for_it_c
         assert complaints_of(view) == []
 
 
+def test_another_choice_of_boards_shows_the_first_of_its_readings_at_once(world: World, view: Page) -> None:
+    for device in (CRITICAL, FINE[0]):
+        world.stage.site.answer(device, is_audit=True)
+        world.open(view, f"check?device={device}")
+        expect(view.locator(".card a")).to_have_text(device)
+        first = world.page.get("checks", device=device)["checks"][0]
+        expect(view.locator(".card .id")).to_have_text(first["id"])
+        expect(view.locator(".choice").first).to_be_visible()
+        expect(view.locator(".taken")).to_have_count(0)
+    world.open(view, "check")
+    view.set_viewport_size({"width": NARROW, "height": 800})
+    view.locator(".needs li", has_text=CRITICAL).get_by_role("link").click()
+    expect(view.locator(".card a")).to_have_text(CRITICAL)
+    expect(view.locator("#check-title")).to_be_in_viewport()
+
+
 def test_an_answer_is_found_by_its_machine_and_what_is_said_of_it_is_taken_back_there(world: World, view: Page) -> None:
     world.open(view, f"answers?device={FINE[1]}")
     for number in range(21):

@@ -39,7 +39,6 @@ export function checksScreen({ route, redraw }) {
   let data = null;
   let current = null;
   let shownAt = 0;
-  let shownFor = null; // The address, which says what the list is narrowed to.
   let find = "";
   let limit = PAGE;
   let failed = null; // The mark that could not be sent, and why.
@@ -54,9 +53,17 @@ export function checksScreen({ route, redraw }) {
 
   const checks = poller({
     everyMs: AGAIN_AFTER_MS,
-    ask: () => get("checks", { ...Object.fromEntries(route().values), limit, ...signedBy() }),
+    ask: async () => {
+      const { hash, values } = route();
+      const answer = await get("checks", { ...Object.fromEntries(values), limit, shown: current?.key, ...signedBy() });
+      return { ...answer, hash };
+    },
     take: (answer) => {
+      const before = data;
       data = answer;
+      if (before?.hash !== data.hash) show(left()[0]);
+      // A link to another list may be far below its first reading.
+      if (before && before.hash !== data.hash && !document.activeElement?.closest(".filters")) refocus();
       for (const need of data.needs) tasks.add(need.task);
       for (const check of data.checks) {
         tasks.add(check.task);
@@ -75,8 +82,12 @@ export function checksScreen({ route, redraw }) {
   const waiting = () => data?.marks.find((mark) => mark.state === "waiting" && isMine(mark));
   const left = () => open().filter((check) => !skipped.has(check.key));
   const isLeft = () => left().some((check) => check.key === current?.key);
+  // Anything else that is no longer on the list may come back, such as when its board is heard again.
+  const isOver = (key) =>
+    data.closed === key || ["waiting", "sent", "kept", "corrected"].includes(markOf(key)?.state);
   // Somebody else has answered it while it is shown here: another one must not come under a finger on its way.
-  const isTaken = () => current != null && !isLeft() && may("feedback") && !isSaidHere(current.key);
+  const isTaken = () =>
+    current != null && !isLeft() && may("feedback") && isOver(current.key) && !isSaidHere(current.key);
   const isSaidHere = (key) => skipped.has(key) || (pressed.has(key) && (markOf(key)?.by == null || isMine(markOf(key))));
   const markOf = (key) => data.marks.find((mark) => mark.key === key && mark.state !== "undone");
 
@@ -212,8 +223,7 @@ export function checksScreen({ route, redraw }) {
 
   function view() {
     checks.refreshIfDue(route().hash);
-    if (!isLeft() && !(isTaken() && shownFor === route().hash)) show(left()[0]);
-    if (isLeft()) shownFor = route().hash;
+    if (!isLeft() && !isTaken()) show(left()[0]);
     const ahead = left().length - left().findIndex((check) => check.key === current?.key);
     if (ahead <= MIN_AHEAD && data?.open > data?.checks.length) limit = data.checks.length + PAGE;
     setKeys();
