@@ -66,6 +66,9 @@ _PARTS, _CHOOSING_PARTS = 5, 3
 _TAIL_SHARE, _MAX_SHAPE = 0.1, 0.9
 # With fewer rows, no tail is fitted.
 TAIL_ROWS = 100
+# The rarest rows are this share of all, but no fewer than are to be shown. Those of one machine that are at most so
+# many rows apart are one run, because some readings of a fault look usual.
+_RAREST_SHARE, RUN_GAP = 0.02, 3
 _MAX_SCORES = 10_000
 # About how long a covariance is in the file, half of which may be covariances.
 _COVARIANCE_BYTES = 14
@@ -132,9 +135,13 @@ def learn_and_find_rarest(
     *,
     labels: Sequence[str] | None = None,
     max_bytes: int = MAX_BYTES,
+    places: Sequence[int] = (),
     count: int,
-) -> tuple[UsualReadings, list[tuple[int, Comparison]]]:
-    """Learns, and finds the places of so many rows that are the rarest for models that have not seen them."""
+) -> tuple[UsualReadings, list[tuple[list[int], Comparison]]]:
+    """Learns, and finds so many runs of rows that are the rarest for models that have not seen them.
+
+    places: of each row, a number that is near those of its neighbours. Each run comes with its rarest row, compared.
+    """
     draw = np.random.default_rng(seed)
     parts = draw.permutation(len(rows)) % _PARTS if blocks is None else np.array(blocks) % _PARTS
     with threadpool_limits(1):
@@ -161,8 +168,21 @@ def learn_and_find_rarest(
     # Rounded up, so that a reading that comes again is at most as rare as it was.
     rounded = tuple(math.ceil(score * 10_000) / 10_000 for score in scores)
     *others, learnt = (model.model_copy(update={"scores": rounded, "tail": _tail(scores)}) for model in models)
-    rarest = np.argsort(-by_row, kind="stable")[:count].tolist()
-    return learnt, [(at, RarityModel(others[parts[at]]).compare(rows[at])) for at in rarest]
+    found = np.argsort(-by_row, kind="stable")[: max(count, int(_RAREST_SHARE * len(rows)))].tolist() if count else []
+    runs = _runs(found, places)[:count]
+    return learnt, [(run, RarityModel(others[parts[run[0]]]).compare(rows[run[0]])) for run in runs]
+
+
+def _runs(rarest: Sequence[int], places: Sequence[int]) -> list[list[int]]:
+    """Puts neighbours together. rarest: the rarest first, as in each run and among the runs."""
+    runs: list[list[int]] = []
+    for at in sorted(rarest, key=places.__getitem__):
+        if runs and places[at] - places[runs[-1][-1]] <= RUN_GAP:
+            runs[-1].append(at)
+        else:
+            runs.append([at])
+    rank = {at: number for number, at in enumerate(rarest)}
+    return sorted((sorted(run, key=rank.__getitem__) for run in runs), key=lambda run: rank[run[0]])
 
 
 def _names(rows: Sequence[Values]) -> list[str]:

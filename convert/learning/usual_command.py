@@ -184,7 +184,7 @@ def _print_unusual(training: UnusualTraining, folder: Path | None, *, is_signed:
             print(f"  enough rows to tell apart: {', '.join(named)}; --classify NAME makes a task that names them")
         print("  rarest rows, for models that have not seen them:")
         for row in task.rarest[:_SHOWN_RAREST]:
-            place = ", ".join(escaped(text) for text in (row.where, row.time, row.machine) if text is not None)
+            place = ", ".join(escaped(text) for text in (row.where, row.time, row.machine, row.run) if text)
             print(f"    {place}: {row.reasons}")
     if folder is not None:
         print(f"more in {escaped(str(folder / PAGE_FILE))}")

@@ -41,8 +41,18 @@ class RareRow:
     where: str  # File and line.
     time: str | None
     machine: str | None
+    rows: int  # How many rare rows its run has: those of this machine that follow each other, or nearly so.
+    first: str
+    last: str
     rarity: float
     because: tuple[NamedField, ...]
+
+    @property
+    def run(self) -> str:
+        """In words; empty if it is alone."""
+        file = self.where.rpartition(":")[0] + ":"
+        first, last = (where.removeprefix(file) for where in (self.first, self.last))
+        return "" if self.rows == 1 else f"rarest of {self.rows:,} rows from {first} to {last}"
 
     @property
     def reasons(self) -> str:

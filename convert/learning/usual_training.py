@@ -39,7 +39,7 @@ from .outliers import has_decimal_comma
 from .runs import effective_rows
 from .study import PARTS, folds_of
 from .training_rows import MIN_ROWS, Row, by_task
-from .usual import in_other_states, learn_and_find_rarest, learn_usual
+from .usual import RUN_GAP, in_other_states, learn_and_find_rarest, learn_usual
 from .usual_report import Choice, Noticed, RareRow, UnusualQuality, UnusualTraining, WatchedField, render_unusual
 
 _CANARIES = 20
@@ -73,7 +73,9 @@ def judge_unusual(job: UnusualJob) -> tuple[UnusualTraining, dict[str, UsualRead
             raise ConvertError(f"task {name}: should have at least {MIN_ROWS} usual rows (got {len(usual)})")
         if (fields := len({field for row in usual for field in row.values})) > MAX_FIELDS:
             raise ConvertError(f"task {name}: its rows should have at most {MAX_FIELDS} fields (got {fields})")
-        readings, rarest = learn_and_find_rarest(_values(usual), _blocks(usual), job.seed, count=_RAREST)
+        readings, rarest = learn_and_find_rarest(
+            _values(usual), _blocks(usual), job.seed, places=_places(usual), count=_RAREST
+        )
         learnt[name] = readings.model_copy(update={"template": usual[0].task.config.template})
         qualities.append(_judge(usual, others, learnt[name], rarest, job.seed))
     training = UnusualTraining(
@@ -127,11 +129,20 @@ def _blocks(rows: Sequence[Row]) -> list[int] | None:
     return None if len(groups) < PARTS else [groups[row.group] for row in rows]
 
 
+def _places(rows: Sequence[Row]) -> list[int]:
+    """Of each row, a number that differs by one from those of the rows before and after it of the same machine."""
+    places, place, machine = [0] * len(rows), 0, rows[0].machine
+    for at in sorted(range(len(rows)), key=lambda at: rows[at].machine or ""):
+        place += 1 if rows[at].machine == machine else 1 + RUN_GAP
+        places[at], machine = place, rows[at].machine
+    return places
+
+
 def _judge(
     usual: Sequence[Row],
     others: Sequence[Row],
     learnt: UsualReadings,
-    rarest: Sequence[tuple[int, Comparison]],
+    rarest: Sequence[tuple[list[int], Comparison]],
     seed: int,
 ) -> UnusualQuality:
     """False alarms come from models that have not seen the rows. `others` are judged by the written one.
@@ -185,13 +196,16 @@ def _judge(
         ),
         rarest=tuple(
             RareRow(
-                where=usual[at].request.where,
-                time=usual[at].time_text,
-                machine=usual[at].machine,
+                where=usual[run[0]].request.where,
+                time=usual[run[0]].time_text,
+                machine=usual[run[0]].machine,
+                rows=len(run),
+                first=usual[min(run)].request.where,
+                last=usual[max(run)].request.where,
                 rarity=compared.rarity,
                 because=tuple(compared.because),
             )
-            for at, compared in rarest
+            for run, compared in rarest
         ),
         doubts=tuple(_doubts(usual, learnt)),
     )

@@ -218,13 +218,19 @@ def test_a_sensor_that_was_dead_in_a_share_of_the_rows_is_as_rare_as_that() -> N
     assert usual.compare({name: value for name, value in ordinary().items() if name != "speed"}).rarity == 1e-6
 
 
-def test_the_rarest_rows_are_those_of_a_fault_among_them() -> None:
+def test_the_rarest_rows_are_those_of_the_faults_among_them_and_each_fault_is_one_run() -> None:
     rows = pump(LEARNT)
-    for at in range(200, 208):
+    faults = [*range(200, 204), *range(206, 208), 230]
+    for at in faults:
         rows[at] = rows[at] | {"temperature": 75.0 + at % 2}
-    _, rarest = learn_and_find_rarest(rows, [5 * at // LEARNT for at in range(LEARNT)], 0, count=8)
-    assert {at for at, _ in rarest} == {*range(200, 208)}
+    blocks, places = [5 * at // LEARNT for at in range(LEARNT)], range(LEARNT)
+    _, rarest = learn_and_find_rarest(rows, blocks, 0, places=places, count=2)
+    assert [{*run} & {*faults} for run, _ in rarest] in ([{*faults[:-1]}, {230}], [{230}, {*faults[:-1]}])
     assert {compared.because[0].field for _, compared in rarest} == {"temperature"}
+    # As if each row were of a machine of its own.
+    apart = learn_and_find_rarest(rows, blocks, 0, places=range(0, 10 * LEARNT, 10), count=7)[1]
+    assert [len(run) for run, _ in apart] == [1] * 7
+    assert {at for run, _ in apart for at in run} == {*faults}
 
 
 def test_readings_without_numbers_are_compared_by_their_values() -> None:
