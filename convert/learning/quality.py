@@ -70,6 +70,7 @@ def task_quality(
         unlike_by_label=_unlike_by_label(judged, labels),
         calibration_error=score_error(judged) if labels else None,
         confusion=_confusion(judged, labels),
+        groups_by_label=_groups_by_label(judged, labels),
         suspects_total=len(suspects),
         suspects=tuple(suspect for _, suspect in suspects[:MAX_SUSPECTS]),
         suspects_by_group=dict(groups.most_common()),
@@ -135,6 +136,11 @@ def _confusion(answers: Sequence[AnsweredRow], labels: Sequence[str]) -> dict[st
 def _unlike_by_label(answers: Sequence[AnsweredRow], labels: Sequence[str]) -> dict[str, float]:
     by_label = {label: [each.is_unlike for each in answers if each.row.answer_text == label] for label in labels}
     return {label: sum(are_unlike) / len(are_unlike) for label, are_unlike in by_label.items() if are_unlike}
+
+
+def _groups_by_label(answers: Sequence[AnsweredRow], labels: Sequence[str]) -> dict[str, int]:
+    groups = {label: {each.row.group for each in answers if each.row.answer_text == label} for label in labels}
+    return {label: len(names) for label, names in groups.items() if names and None not in names}
 
 
 def _suspects(answers: Sequence[AnsweredRow]) -> list[tuple[AnsweredRow, Suspect]]:

@@ -101,6 +101,7 @@ class TaskQuality:
     unlike_by_label: Mapping[str, float]  # The same share of the rows with each label.
     calibration_error: float | None  # The expected calibration error; None without labels.
     confusion: Mapping[str, Mapping[str, int]]  # By right label, the counts of the model's answers.
+    groups_by_label: Mapping[str, int]  # How many groups the held-out rows of each label are of; without groups, none.
     suspects_total: int
     suspects: tuple[Suspect, ...]  # The surest of suspects_total.
     suspects_by_group: Mapping[str, int]  # How many of suspects_total each group has; empty if rows have no groups.
@@ -120,9 +121,13 @@ class TaskQuality:
     def right_by_label(self) -> str:
         """How many held-out rows of each label are answered right, in words."""
         return ", ".join(
-            f"{escaped(label)} {self.confusion[label].get(label, 0):,} of {count:,}"
+            f"{escaped(label)} {self.confusion[label].get(label, 0):,} of {count:,}{self._groups_of(label)}"
             for label, count in self.judged_by_label.items()
         )
+
+    def _groups_of(self, label: str) -> str:
+        groups = self.groups_by_label.get(label)
+        return "" if groups is None else f" ({groups} group{'' if groups == 1 else 's'})"
 
     @property
     def why_useless(self) -> str:

@@ -151,7 +151,8 @@ def trained(method: str) -> Training:
     task = TaskQuality(
         name="pump-state", kind="classify", rows=100, judged=20, right=18, most_frequent=9,
         baseline=Baseline(name=method, right=17), unlike=0.02, unlike_by_label={"a": 0.02}, calibration_error=0.1,
-        independent=9, is_useless=False, confusion={"a": {"a": 18}, "b": {"a": 2}}, suspects_total=1,
+        independent=9, is_useless=False, confusion={"a": {"a": 18}, "b": {"a": 2}}, groups_by_label={},
+        suspects_total=1,
         suspects=(Suspect(where="rows.csv:2", answer="Normal", model_answer="Cavitation", score=0.99),),
         suspects_by_group={},
         fields=tuple(

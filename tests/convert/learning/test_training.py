@@ -617,7 +617,7 @@ def test_rows_in_groups_that_a_model_contradicts_are_named_by_group_and_the_mode
     print_training(training_of(quality, name="pumps"), tmp_path, is_signed=False)
     printed = capsys.readouterr().out
     assert "5 in episode 4, 1 in episode 0\n    it had not seen these groups" in printed
-    assert "right by label: calm 44 of 50, loud 50 of 50" in printed
+    assert "right by label: calm 44 of 50 (10 groups), loud 50 of 50 (10 groups)" in printed
     assert "answers may be wrong" not in printed
 
 
