@@ -658,6 +658,7 @@ def _tune(options: argparse.Namespace) -> int:
     option("--work DIR", "folder for the converted model and the agent's state (default: the user's cache)", Path),
     flag("--keep", "keeps it running until Ctrl-C"),
     flag("--web", "with --keep: keeps the pumps running, too, and opens the page on which people see all of it"),
+    option("--web-port PORT", "with --web: the page's port on 127.0.0.1 (default: 8780, or a free one)", PORT),
 )
 def _demo(options: argparse.Namespace) -> int:
     """Runs broker, model, agent and sensors on this machine.
@@ -669,9 +670,11 @@ def _demo(options: argparse.Namespace) -> int:
 
     if options.web and not options.keep:
         raise OptionError("--web: requires --keep")
+    if options.web_port and not options.web:
+        raise OptionError("--web-port: requires --web")
     if options.web and (missing := missing_extra("web")):
         return fail(missing)
-    return demo(options.port, options.work, keep=options.keep, web=options.web)
+    return demo(options.port, options.work, keep=options.keep, web=options.web, web_port=options.web_port)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -17,6 +17,15 @@ def test_a_port_of_the_demonstration_that_cannot_be_is_a_usage_error(edge_agent:
     assert f'--port: should be a port, 1 to 65535 (got "{port}")' in done.stderr
 
 
+@pytest.mark.parametrize(("words", "required"), [(["--web"], "--keep"), (["--web-port", "8080"], "--web")])
+def test_an_option_of_the_demonstration_names_the_one_that_it_requires(
+    edge_agent: EdgeAgent, words: list[str], required: str
+) -> None:
+    done = edge_agent("demo", *words)
+    assert done.returncode == cli.EXIT_USAGE
+    assert f"{words[0]}: requires {required}" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -14,8 +14,8 @@ import pytest
 
 from edge_agent.signals.sparkplug import decode
 from edge_agent.tools.demo import broker as broker_module
-from edge_agent.tools.demo.broker import BrokerError, start_broker
-from edge_agent.tools.demo.demo import PUMPS, READINGS_PER_PUMP, TOPICS, chosen_readings, demo
+from edge_agent.tools.demo.broker import BrokerError, free_port, start_broker
+from edge_agent.tools.demo.demo import PUMPS, READINGS_PER_PUMP, TOPICS, _page, chosen_readings, demo
 from edge_agent.tools.demo.pumps import SparkplugPump
 from tests.conftest import NEEDS_CLIENTS
 from tests.docs.pages import sample
@@ -86,6 +86,12 @@ def test_pumps_are_answered_rightly_however_they_publish(
     for row in rows:
         assert row.split()[-3] == "yes"
         assert 0 < float(row[:own].split()[-1]) < float(row[:seen].split()[-1])
+
+
+def test_the_page_is_on_the_port_that_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    port = free_port()
+    with _page(free_port(), tmp_path, port):
+        assert f"The page is at http://127.0.0.1:{port}/" in capsys.readouterr().out
 
 
 @NEEDS_CLIENTS

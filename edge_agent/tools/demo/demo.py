@@ -82,7 +82,7 @@ class _Sensors:
         return self.received[topic].pop(0)
 
 
-def demo(port: int | None, work: Path | None, *, keep: bool, web: bool = False) -> int:
+def demo(port: int | None, work: Path | None, *, keep: bool, web: bool = False, web_port: int | None = None) -> int:
     """Runs the demonstration; returns 0 if every reading was answered `ok`."""
     # Closing the terminal ends it as Ctrl-C does, with its agent and its broker.
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -90,7 +90,7 @@ def demo(port: int | None, work: Path | None, *, keep: bool, web: bool = False) 
     try:
         bundle = convert_checkpoint(_work_folder(work))
         with tempfile.TemporaryDirectory(prefix="edge-agent-demo-") as folder:
-            return _run(bundle, Path(folder), port, keep=keep, web=web)
+            return _run(bundle, Path(folder), port, keep=keep, web=web, web_port=web_port)
     except (DemoError, BrokerError, OSError) as error:
         return fail(str(error))
     except KeyboardInterrupt:
@@ -178,7 +178,7 @@ def _config(bundle: Path, port: int, *, web: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool, web: bool) -> int:
+def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool, web: bool, web_port: int | None) -> int:
     """Configuration and logs are in the folder."""
     # The agent's measurements are kept for the next demonstration, but not what it has learned or heard.
     state = bundle.parent / "state"
@@ -203,7 +203,7 @@ def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool, web: bool)
             _print_health(sensors)
             if keep:
                 _print_commands(config, broker)
-                with _page(broker.port, folder) if web else nullcontext():
+                with _page(broker.port, folder, web_port) if web else nullcontext():
                     _stay_up(agent, sensors if web else None)
             return 0 if are_all_ok else 1
     finally:
@@ -378,23 +378,22 @@ def _print_commands(config: Path, broker: Broker) -> None:
 
 
 @contextmanager
-def _page(port: int, folder: Path) -> Iterator[None]:
+def _page(port: int, folder: Path, web_port: int | None) -> Iterator[None]:
     """The page of this site, in the browser where there is a screen. Raises DemoError."""
     command = [sys.executable, "-m", "edge_agent", "web", "--host", "127.0.0.1", "--port", str(port), "--site", SITE]
-    command += ["--listen", f"127.0.0.1:{free_port(_PAGE_PORT)}", "--data", str(folder / "page")]
-    page = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert page.stdout is not None
-        if not (line := page.stdout.readline()):
-            raise DemoError("the page did not start")
-        address = line.split()[-1]
-        _print(f"\nThe page is at {address}; it asks you to check answers about pump-4.")
-        if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
-            webbrowser.open(address)
-        yield
-    finally:
-        page.terminate()
-        page.wait()
+    command += ["--listen", f"127.0.0.1:{web_port or free_port(_PAGE_PORT)}", "--data", str(folder / "page")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as page:
+        try:
+            assert page.stdout is not None
+            if not (line := page.stdout.readline()):
+                raise DemoError("the page did not start")
+            address = line.split()[-1]
+            _print(f"\nThe page is at {address}; it asks you to check answers about pump-4.")
+            if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+                webbrowser.open(address)
+            yield
+        finally:
+            page.terminate()
 
 
 def _stay_up(agent: subprocess.Popen[bytes], sensors: _Sensors | None) -> None:
