@@ -162,6 +162,8 @@ def _switch_text(document: Document) -> str | None:
         version = number_at(document, f"{which}.version")
         if bundle:
             bundles.append(f"{which} {cut(bundle)}" + ("" if version is None else f" (version {version:g})"))
+    if bundles and document.get("old") == document.get("new"):  # It was copied again, to repair it.
+        return f"the same bundle again: {bundles[-1].removeprefix('new ')}"
     is_rollback = document.get("how") == "rollback"
     return ", ".join(bundles) + (" (rollback)" if is_rollback else "") or None
 

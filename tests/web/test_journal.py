@@ -269,11 +269,13 @@ def test_a_switch_or_fallback_names_the_folders_and_versions_of_both_models_and_
     events.receive(said("press-04/event/model-switched", json.dumps(bare).encode()), WALL)
     fallback = {"model": "default", "old": {"folder": "pumps-2"}, "new": old}
     events.receive(said("press-04/event/model-fallback", json.dumps(fallback).encode()), WALL)
-    fallen_back, rolled_back, switched = journal.read(limit=3)
+    events.receive(said("press-04/event/model-switched", json.dumps({**document, "new": old}).encode()), WALL)
+    repaired, fallen_back, rolled_back, switched = journal.read(limit=4)
     assert switched.text == "old pumps-1 (version 1), new pumps-2 (version 2)"
     assert switched.by == "ana@pc-7"
     assert rolled_back.text == "old qwen, new pumps-2 (version 2) (rollback)"
     assert fallen_back.text == "old pumps-2, new pumps-1 (version 1)"
+    assert repaired.text == "the same bundle again: pumps-1 (version 1)"
 
 
 def test_the_messages_of_doctor_are_no_entries(tmp_path: Path) -> None:

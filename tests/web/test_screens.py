@@ -1,5 +1,6 @@
 """The page in a real Chromium: every screen, narrow and wide, light and dark, by keys and by touch."""
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -312,6 +313,13 @@ def test_the_page_speaks_german_to_who_prefers_it(world: World) -> None:
         fields = {"restarts": 1, "pid": 3588, "reason": "killed by SIGKILL"}
         site.publish(f"{site.base(FINE[0])}/event/worker-restarted", {"ts": "2026-11-30T03:02:32.084Z", **fields})
         site.publish(f"{site.base(FINE[0])}/event/agent-restarted", {"reason": WITHOUT_POWER})
+        bundle = {"folder": "pumps", "version": 1}
+        site.publish(f"{site.base(FINE[0])}/event/model-switched", {"old": bundle, "new": {**bundle, "version": 2}})
+        site.state(FINE[0], "offline", "model-load-failed: pumps does not exist; should be a folder")
+        # The screen asks for the journal only every ten seconds.
+        wait_until(lambda: "does not exist" in json.dumps(world.page.get("journal")), "the journal has all of it")
+        site.state(FINE[0])
+        audits = site.set_audits(FINE[0], 0)
         try:
             world.open(view, "alarms")
             hot, wrong = (view.locator(".alarms > li", has_text=name) for name in ("Überhitzung", "zu oft falsch"))
@@ -322,11 +330,15 @@ def test_the_page_speaks_german_to_who_prefers_it(world: World) -> None:
                 "Prozess des Modells neu gestartet: Neustarts: 1; PID: 3588; Grund: killed by SIGKILL"
             )
             expect(view.locator(".journal")).to_contain_text("Grund: das Gerät war ohne Strom oder wurde zurückgesetzt")
-            audits = site.set_audits(FINE[0], 0)
+            expect(view.locator(".journal")).to_contain_text("von pumps (Version 1) auf pumps (Version 2)")
+            expect(view.locator(".journal")).to_contain_text("Alarm „zu oft falsch“ ausgelöst")
+            entry = view.locator(".journal .entry", has_text="pumps does not exist").first
+            expect(entry).to_contain_text("jetzt OFFLINE: das Modell lässt sich nicht laden; zuletzt gehört vor")
+            expect(entry.locator("[lang=en]")).to_have_text("pumps does not exist; should be a folder")
             world.open(view, f"board/{FINE[0]}")
             expect(view.locator(".accuracy", has_text="Seit die Genauigkeit gefallen ist")).to_have_count(1)
-            site.set_audits(FINE[0], audits)
         finally:
+            site.set_audits(FINE[0], audits)
             site.end_alarm(FINE[0], "accuracy-low")
         # Features of signals, and the same numbers on each screen.
         features = {"last": 9.11, "mean_10m": 11.3014, "min_10m": 5.3, "std_10m": 3.78679, "slope_10m": -0.561569}

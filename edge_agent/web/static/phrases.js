@@ -37,14 +37,21 @@ export function splitPhrase(phrase) {
     return { words: (reason ? `${t("phrase.audits-open")}: ` : "") + openAuditsWords(task, open, Date.parse(until) / 1000) };
   if (phrase.startsWith("governor ")) return { words: t("phrase.governor"), said: phrase };
   const name = has(`phrase.${phrase}`) ? phrase : phrase.split(":", 1)[0];
-  if (!has(`phrase.${name}`)) return { words: phrase };
+  if (!has(`phrase.${name}`)) return { words: phrase, isUnknown: true };
   const said = phrase.slice(name.length + 2);
   return said && FIGURES.includes(name) ? { words: `${t(`phrase.${name}`)}: ${said}` } : { words: t(`phrase.${name}`), said };
 }
 
 // Phrases in one line, such as those of an entry of the journal.
 export function phrasesView(text) {
-  const phrases = text.split("; ").map(splitPhrase);
+  const phrases = [];
+  for (const part of text.split("; ")) {
+    const phrase = splitPhrase(part);
+    const before = phrases.at(-1);
+    // What a board adds may have a semicolon of its own.
+    if (phrase.isUnknown && before?.said) before.said += `; ${part}`;
+    else phrases.push(phrase);
+  }
   return [
     phrases.map(({ words }) => words).join("; "),
     " ",
@@ -62,11 +69,17 @@ function openAuditsWords(task, open, until) {
 
 // The fields of an event, as the server joins them.
 export function eventWords(text) {
+  const [, same] = text.match(/^the same bundle again: (.+)$/) ?? [];
+  if (same) return t("event.same", { name: bundleWords(same) });
   const [, old, current] = text.match(/^old (.+), new (.+)$/) ?? [];
-  if (old) return t("event.from_to", { old, new: current });
+  if (old) return t("event.from_to", { old: bundleWords(old), new: bundleWords(current) });
   const [, after, before] = text.match(/^now (.+), before (.+)$/) ?? [];
   if (after) return t("event.from_to", { old: before, new: after });
   return text.split("; ").map(fieldWords).join("; ");
+}
+
+function bundleWords(bundle) {
+  return bundle.replace(/\(version (?=\S+\))/, `(${t("event.version")} `);
 }
 
 function fieldWords(field) {
