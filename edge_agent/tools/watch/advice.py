@@ -23,7 +23,8 @@ ADVICE = {
     "model-fallback": "copy the bundle of its last switch there again, then send `model-switch`; "
     "on a fleet, `provision.yml --limit BOARD` does both",
     "task-without-model": "switch to a bundle that has its model, or remove the task",
-    "connection-unstable": "look for a second agent of this name, or a bad radio link",
+    "connection-unstable": "if the broker was away several times, wait; otherwise look for a second agent of this "
+    "name, or a bad radio link",
     "publishing-refused": "its log names the topic: let its user write",
     "subscription-refused": "its log names the topic: let its user read",
     "requests-in-memory-only": "its disk is full, broken or read-only: free or replace it, then restart edge-agent",
