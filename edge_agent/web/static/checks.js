@@ -79,6 +79,7 @@ export function checksScreen({ route, redraw }) {
   const withWords = (item) =>
     item?.kind === "unusual" ? { ...item, labels: wordsFor(item.task, data.marks) } : item;
   const asked = () => withWords(current);
+  const isEarly = () => performance.now() - shownAt < GUARD_MS;
   const waiting = () => data?.marks.find((mark) => mark.state === "waiting" && isMine(mark));
   const left = () => open().filter((check) => !skipped.has(check.key));
   const isLeft = () => left().some((check) => check.key === current?.key);
@@ -94,6 +95,7 @@ export function checksScreen({ route, redraw }) {
   function show(check) {
     if (check?.key !== current?.key) {
       shownAt = performance.now();
+      setTimeout(redraw, GUARD_MS + 1);
       find = "";
     }
     current = check ?? null;
@@ -119,7 +121,7 @@ export function checksScreen({ route, redraw }) {
   }
 
   async function choose(answer) {
-    if (!current || isOld() || performance.now() - shownAt < GUARD_MS) return;
+    if (!current || isOld() || isEarly()) return;
     if (isTaken()) return goOn();
     const check = current;
     marked.add(check.key);
@@ -175,7 +177,7 @@ export function checksScreen({ route, redraw }) {
   }
 
   function skip() {
-    if (!current || performance.now() - shownAt < GUARD_MS) return;
+    if (!current || isEarly()) return;
     if (isTaken()) return goOn();
     passed = current;
     skipped.add(passed.key);
@@ -276,7 +278,7 @@ export function checksScreen({ route, redraw }) {
       !may("feedback") ? roleNote("feedback") : canAnswer(current) ? question() : note("checks.no_input"),
       h("p", { class: "buttons" },
         may("feedback")
-          ? button({ key: "pass", onclick: skip }, keys.areOn ? key("0") : null, t("checks.pass"))
+          ? button({ key: "pass", "aria-disabled": isEarly() ? "true" : null, onclick: skip }, keys.areOn ? key("0") : null, t("checks.pass"))
           : null,
         left().length > 1
           ? [
@@ -314,6 +316,7 @@ export function checksScreen({ route, redraw }) {
           redraw();
         },
         withKeys: keys.areOn,
+        isEarly: isEarly(),
       }));
   }
 

@@ -11,8 +11,8 @@ export function labelsOf(item) {
   return item.kind === "unusual" ? ["usual", ...(item.labels ?? [])] : (item.labels ?? []);
 }
 
-// `find` filters long lists of labels; `choose` takes the answer to send.
-export function choices(item, { choose, find, onFind, withKeys }) {
+// `find` filters long lists of labels; `choose` takes the answer to send, unless `isEarly`.
+export function choices(item, { choose, find, onFind, withKeys, isEarly }) {
   const labels = labelsOf(item);
   const isLong = labels.length > MAX_BUTTONS;
   const isFound = (label) => !isLong || label.toLowerCase().includes((find ?? "").toLowerCase());
@@ -27,20 +27,20 @@ export function choices(item, { choose, find, onFind, withKeys }) {
           { class: `choices ${isLong ? "long" : ""}`, key: "choices", role: "group", "aria-label": t("choices") },
           labels.map((label, at) =>
             isFound(label)
-              ? writeButton({ key: label, class: "choice", onclick: () => choose(label) },
+              ? writeButton({ key: label, class: "choice", isEarly, onclick: () => choose(label) },
                   withKeys && at < MAX_KEYS ? key(at + 1) : null,
                   h("span", null, item.kind === "unusual" && label === "usual" ? t("output.usual") : label))
               : null))
       : null,
-    item.kind === "estimate" ? numberForm(item, choose) : null,
-    item.kind === "unusual" ? textForm(choose) : null];
+    item.kind === "estimate" ? numberForm(item, choose, isEarly) : null,
+    item.kind === "unusual" ? textForm(choose, isEarly) : null];
 }
 
 export function key(name) {
   return h("kbd", { key: "kbd", "aria-hidden": "true" }, name);
 }
 
-function numberForm(item, choose) {
+function numberForm(item, choose, isEarly) {
   return h("form", { class: "say", key: "number", onsubmit: (event) => sent(event, (text) => numberOf(text), choose) },
     h("label", null,
       item.unit ? t("choices.number_in", { unit: item.unit }) : t("choices.number"),
@@ -52,20 +52,20 @@ function numberForm(item, choose) {
         pattern: "\\s*[+\\-]?[0-9]*[.,]?[0-9]+([eE][+\\-]?[0-9]+)?\\s*",
         title: t("choices.number.how"),
       })),
-    submitButton());
+    submitButton(isEarly));
 }
 
-function textForm(choose) {
+function textForm(choose, isEarly) {
   return h("form",
     { class: "say", key: "text", onsubmit: (event) => sent(event, (text) => text.trim() || null, choose) },
     h("label", null,
       t("choices.text"),
       h("input", { name: "said", maxlength: "200", autocomplete: "off", required: true })),
-    submitButton());
+    submitButton(isEarly));
 }
 
-function submitButton() {
-  return writeButton({ type: "submit", key: "send" }, t("send"));
+function submitButton(isEarly) {
+  return writeButton({ type: "submit", key: "send", isEarly }, t("send"));
 }
 
 function sent(event, read, choose) {

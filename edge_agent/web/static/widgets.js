@@ -60,9 +60,9 @@ export function button(props, ...words) {
   return h("button", { type: "button", ...props }, ...words);
 }
 
-// A button that writes. It is disabled while the data may be out of date.
-export function writeButton(props, ...words) {
-  const isOff = isOld();
+// A button that writes. It is disabled while the data may be out of date, or if `isEarly`.
+export function writeButton({ isEarly, ...props }, ...words) {
+  const isOff = isOld() || isEarly;
   return button({ ...props, "aria-disabled": isOff ? "true" : null, onclick: isOff ? null : props.onclick }, ...words);
 }
 
