@@ -215,8 +215,11 @@ class WatchedBoard:
         if topic == "state":
             self._will = None
         if not message.payload:
-            self._documents.pop(topic, None)
+            before = self._documents.pop(topic, {})
             self._is_removed |= topic == "state"
+            if topic == "state" and before.get("state") == "stopped":
+                # The broker keeps this for a while, but the board says nothing any more.
+                self._documents.pop("health", None)
             return
         self._is_removed = False
         if not message.is_retained:

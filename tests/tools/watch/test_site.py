@@ -323,6 +323,15 @@ def test_a_board_whose_topics_were_cleared_is_gone(bus: Bus) -> None:
     assert bus.devices(3) == []
 
 
+def test_a_stopped_board_is_gone_once_state_and_info_are_cleared(bus: Bus) -> None:
+    online(bus)
+    bus.say(1, "info", boards.info())
+    bus.say(1, "state", boards.state("stopped"))
+    for topic in ("state", "info"):
+        bus.say(2, topic, b"")
+    assert bus.devices(3) == []
+
+
 @pytest.mark.parametrize(
     ("topic", "payload"),
     [
