@@ -37,8 +37,9 @@ from ..write.manifest import signer
 from .doubts import read_as
 from .extension import ExtendedBundle, extend_bundle
 from .recipe import MAX_STEPS, MIN_STEPS, Recipe
+from .report import UselessError
 from .runs import in_groups
-from .summary import print_rows, print_training
+from .summary import print_quality, print_rows, print_training
 from .teacher import ask_teacher
 from .training_rows import Row, read_training_rows, read_unlabelled
 from .usual_command import classified_rows, is_unusual_training, print_task, train_unusual
@@ -173,13 +174,18 @@ def train(words: Sequence[str]) -> None:
         sign=sign,
     )
     unanswered = list[str]()
-    with closing(ProgressLine(sys.stderr)) as line, new_bundle(given.out, replace=given.force) as folder:
-        if given.teacher is not None:
-            work = given.work or user_cache()
-            model = model_or_reference(given.teacher, work, line.show)
-            teacher, unanswered = ask_teacher(model, rows, unlabelled, work=work, progress=line.show)
-            job = replace(job, teacher=teacher)
-        training, warnings = write_trained_bundle(job, folder, line.show)
+    try:
+        with closing(ProgressLine(sys.stderr)) as line, new_bundle(given.out, replace=given.force) as folder:
+            if given.teacher is not None:
+                work = given.work or user_cache()
+                model = model_or_reference(given.teacher, work, line.show)
+                teacher, unanswered = ask_teacher(model, rows, unlabelled, work=work, progress=line.show)
+                job = replace(job, teacher=teacher)
+            training, warnings = write_trained_bundle(job, folder, line.show)
+    except UselessError as useless:
+        if not given.json:
+            print_quality(useless.held_out, useless.tasks)
+        raise
     for warning in (*unanswered, *warnings):
         complain(f"warning: {warning}")
     if given.json:

@@ -1,11 +1,11 @@
 """quality.json and quality.html of a bundle that `edge-convert train` made: how right it is on rows it has not seen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..agent import DEFAULT_TOLERANCE, page_environment, percent, share_interval
-from ..errors import escaped
+from ..errors import ConvertError, escaped
 from ..report.numbers import megabytes
 from ..write.manifest import canonical_json
 
@@ -16,7 +16,7 @@ _JUDGED_SHARE = 0.8
 FEW_ROWS = 10
 # In a confusion matrix, stands for no label: the best one is below `min_score`, or the input is unlike training.
 UNSURE = "(unsure)"
-_OVERRIDE = "--any-accuracy writes it anyway"
+_OVERRIDE = "may help; --any-accuracy writes it anyway"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +136,11 @@ class TaskQuality:
         if (number := self.number) is not None:
             error, constant_error = map(number.with_unit, (number.mean_error, number.constant_error))
             always = f"always answering {number.with_unit(number.constant)}"
-            return f"task {name}: a mean error of {error} is no less than the {constant_error} of {always}; {_OVERRIDE}"
+            compared = f"a mean error of {error} is no less than the {constant_error} of {always}"
+            return f"task {name}: {compared}; more --steps, or more rows, {_OVERRIDE}"
         always = f"always giving the most frequent answer ({constant})"
-        by_label = f"right by label: {self.right_by_label}; " if self.confusion else ""
-        return f"task {name}: {share} right is no better than {always}; {by_label}{_OVERRIDE}"
+        rows = "rows of the rare labels" if self.confusion else "rows"
+        return f"task {name}: {share} right is no better than {always}; more --steps, or more {rows}, {_OVERRIDE}"
 
     @property
     def hardly_judged(self) -> dict[str, int]:
@@ -188,6 +189,14 @@ class Training:
     def encode(self) -> bytes:
         tasks = [asdict(task) | {"interval": list(task.interval)} for task in self.tasks]
         return canonical_json({"schema": SCHEMA, "kind": "training"} | asdict(self) | {"tasks": tasks})
+
+
+class UselessError(ConvertError):
+    """A model that is no better than always giving one answer is not written."""
+
+    def __init__(self, message: str, held_out: str, tasks: Sequence[TaskQuality]) -> None:
+        super().__init__(message)
+        self.held_out, self.tasks = held_out, tasks
 
 
 def render_training(training: Training) -> str:

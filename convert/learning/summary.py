@@ -30,8 +30,13 @@ def print_rows(read: Sequence[TaskRows]) -> None:
 def print_training(training: Training, folder: Path, *, is_signed: bool) -> None:
     size, signed = megabytes(training.file_bytes), ", signed" if is_signed else ""
     print(f"{escaped(str(folder))}: {escaped(training.name)} version {training.version}, {size} MB{signed}")
-    print(f"judged on {training.held_out}")
-    for task in training.tasks:
+    print_quality(training.held_out, training.tasks)
+    print(f"more in {escaped(str(folder / PAGE_FILE))}")
+
+
+def print_quality(held_out: str, tasks: Sequence[TaskQuality]) -> None:
+    print(f"judged on {held_out}")
+    for task in tasks:
         if task.number is not None:
             _print_number(task, task.number)
             continue
@@ -67,7 +72,7 @@ def print_training(training: Training, folder: Path, *, is_signed: bool) -> None
             print(f"  hardly judged, because few of the held-out rows have the label: {few}")
         if task.suspects:
             _print_suspects(task)
-    print(f"more in {escaped(str(folder / PAGE_FILE))}")
+    sys.stdout.flush()  # a refusal may follow on stderr
 
 
 def _print_effective_rows(task: TaskQuality) -> None:

@@ -8,7 +8,6 @@ from time import monotonic
 
 from ..agent import MODEL_FILE, Finished, UsualReadings
 from ..conversion import Job, decide_types, open_source, write_bundle
-from ..errors import ConvertError
 from ..evaluate.requests import Requests
 from ..evaluate.worker import AdaptedModel, open_worker
 from ..plan import make_plan
@@ -23,7 +22,7 @@ from .numbers import levels_of, number_quality, with_levels, with_number
 from .pace import TimeLimit
 from .quality import AnsweredRow, HeldOutCounts, Limits, held_out_counts, limits_of, task_quality, with_limits
 from .recipe import MAX_NUMBER_EPOCHS, MIN_STEPS, Recipe
-from .report import TaskQuality, Training, render_training
+from .report import TaskQuality, Training, UselessError, render_training
 from .study import Fold, Study
 from .teacher import Teacher
 from .together import learn_numbers, with_held_out, with_scores
@@ -66,7 +65,7 @@ def write_trained_bundle(job: TrainingJob, folder: Path, progress: OnProgress) -
     result = train_and_evaluate(job, in_training)
     useless = [task.why_useless for task in result.tasks if task.is_useless]
     if useless and not job.allows_any_accuracy:
-        raise ConvertError("; ".join([*useless, *result.warnings, *job.notes]))
+        raise UselessError("; ".join([*useless, *result.warnings, *job.notes]), result.held_out, result.tasks)
     rows = [*job.rows, *(job.teacher.unlabelled if job.teacher is not None else ())]
     # Only scores are recorded, because a written answer may depend on a close choice.
     scored = [row.request for row in rows if row.task.config.canary_part == "scores"]

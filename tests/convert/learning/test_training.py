@@ -3,10 +3,12 @@
 import importlib.util
 import json
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from convert.evaluate.requests import read_tasks
 from convert.learning.doubts import read_as
 from convert.learning.outliers import outliers_of
 from convert.learning.quality import AnsweredRow, held_out_counts, limits_of, task_quality, with_limits
-from convert.learning.report import Baseline, TaskQuality, TeacherQuality, Training, render_training
+from convert.learning.report import Baseline, TaskQuality, TeacherQuality, Training, UselessError, render_training
 from convert.learning.runs import MIN_BLOCKS, in_groups
 from convert.learning.study import folds_of
 from convert.learning.summary import print_training
@@ -393,12 +395,29 @@ def test_held_out_rows_are_counted_by_score_and_those_of_groups_as_fewer(tmp_pat
     assert held_out_counts(answered([lesson], [])) == ()
 
 
-def test_a_refusal_says_how_right_the_model_is_by_label(tmp_path: Path) -> None:
+def test_a_refusal_says_what_may_help_after_the_usual_report(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = read(tmp_path, lines(100))
-    assert task_quality(rows, build_table(rows), answered(rows, range(50)), None).why_useless == (
+    quality = task_quality(rows, build_table(rows), answered(rows, range(50)), Baseline(name="boosting", right=98))
+
+    def refuse(*_: object) -> None:
+        raise UselessError(quality.why_useless, "all rows", (quality,))
+
+    # The module needs PyTorch.
+    training = SimpleNamespace(TrainingJob=lambda **_: None, write_trained_bundle=refuse)
+    monkeypatch.setitem(sys.modules, "convert.learning.training", training)
+    monkeypatch.setattr(extras, "find_spec", lambda _name: True)
+    (tmp_path / "config.toml").write_text(TASKS, "utf-8")
+    rows_file = tmp_path / "rows.jsonl"
+    done = cli("train", "--tasks", tmp_path / "config.toml", "--labelled", rows_file, "--out", tmp_path / "bundle")
+    assert (done.returncode, (tmp_path / "bundle").exists()) == (1, False)
+    assert "boosting on the same rows: 98.0 %\n" in done.stdout
+    assert "right by label: calm 25 of 50, loud 25 of 50\n" in done.stdout
+    assert (
         "task sound: 50.0 % right is no better than always giving the most frequent answer (50.0 %); "
-        "right by label: calm 25 of 50, loud 25 of 50; --any-accuracy writes it anyway"
-    )
+        "more --steps, or more rows of the rare labels, may help; --any-accuracy writes it anyway\n"
+    ) in done.stderr
 
 
 def test_a_model_no_better_than_one_answer_is_useless(tmp_path: Path) -> None:
