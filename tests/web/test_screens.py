@@ -488,6 +488,16 @@ def test_who_may_only_look_gets_no_buttons_and_a_login_brings_them(tmp_path: Pat
             expect(view.locator("input[name=username]")).to_be_visible()
 
 
+def test_who_finds_nothing_to_check_reads_what_only_it_can_change_in_small_print(world: World, view: Page) -> None:
+    empty = {"open": 0, "checks": [], "rows": [], "reason": "silence"}
+    view.route("**/api/v1/checks*", lambda route: route.fulfill(json={**world.page.get("checks"), **empty}))
+    view.route("**/api/v1/answers*", lambda route: route.fulfill(json={**world.page.get("answers"), **empty}))
+    for screen, words in (("check", "the next question appears here"), ("answers", "No answer has arrived")):
+        view.goto(f"{world.page.url}/#/{screen}")
+        expect(view.locator("main .note", has_text=words)).to_be_visible()
+        expect(view.locator("main .small", has_text="For IT: If no answers arrive at all")).to_be_visible()
+
+
 def test_a_lost_broker_and_a_lost_server_are_told_by_a_bar(tmp_path: Path, world: World) -> None:
     with Mosquitto(tmp_path, free_port()) as broker, staged(broker.port), PageProcess(tmp_path, broker.port) as page:
         with tab(world.browser) as view:

@@ -20,7 +20,7 @@ import {
   machineFilter,
   note,
   outputWords,
-  reasonWords,
+  reasonView,
   roleNote,
   troubleWords,
   writeButton,
@@ -140,7 +140,7 @@ export function answersScreen({ route, redraw }) {
   function none() {
     const names = ["device", "task", "machine"].map((name) => route().values.get(name)).filter(Boolean).join(" · ");
     return [
-      h("p", { class: "note", key: "none" }, reasonWords(newest) ?? t(names ? "answers.none_found" : "answers.none", { names })),
+      reasonView(newest, t(names ? "answers.none_found" : "answers.none", { names })),
       names ? h("p", { class: "buttons", key: "all" }, link("answers", { class: "button" }, t("answers.all"))) : null];
   }
 

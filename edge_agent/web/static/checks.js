@@ -19,7 +19,7 @@ import {
   machineFilter,
   note,
   reasons,
-  reasonWords,
+  reasonView,
   roleNote,
   troubleWords,
   writeButton,
@@ -324,7 +324,7 @@ export function checksScreen({ route, redraw }) {
     return h("div", { class: "card", key: "none" },
       h("h2", { id: "check-title", tabindex: "-1" },
         data.unheard ? t("checks.unheard", { n: data.unheard }) : t("checks.none")),
-      open().length ? null : h("p", null, reasonWords(data) ?? t("checks.none.why")),
+      open().length ? null : reasonView(data, t("checks.none.why")),
       route().values.size ? h("p", { class: "buttons", key: "all" }, link("check", { class: "button" }, t("checks.all"))) : null);
   }
 

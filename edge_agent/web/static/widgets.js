@@ -262,11 +262,17 @@ export function degradedWords(name) {
   return has(`degraded.${name}`) ? t(`degraded.${name}`) : name;
 }
 
-// Why a list is empty, if the server knows.
-export function reasonWords({ reason, reason_tasks: tasks }) {
+// Why a list is empty, if the server knows. What only IT can change is in small print.
+export function reasonView({ reason, reason_tasks: tasks }, otherwise) {
+  if (reason === "unheard") return note("reason.unheard");
+  const mayComeYet = !reason || ["no_tasks", "silence"].includes(reason);
   // Without a connection, nothing arrives whatever the account may read.
-  if (!live.broker.is_connected && ["no_tasks", "silence"].includes(reason)) return t("reason.no_broker");
-  return reason && t(`reason.${reason}`, { tasks });
+  if (reason && mayComeYet && !live.broker.is_connected) return note("reason.no_broker");
+  return [
+    mayComeYet ? h("p", { class: "note", key: "none" }, otherwise) : null,
+    reason
+      ? h("p", { class: "quiet small", key: "for_it" }, t("for_it", { words: t(`reason.${reason}`, { tasks }) }))
+      : null];
 }
 
 // Why a write failed.
