@@ -181,6 +181,7 @@ class Agent:
             self._dispatcher.next_wake_up_at(),
             self._supervisor.restart_at,
             self._commands.drain_ends_at,
+            None if self._feed is None else self._feed.next_turn_at(now),
         )
         event = self._inbox.take(min(at for at in due_at if at is not None) - now)
         now = time.monotonic()
@@ -375,6 +376,9 @@ class Agent:
         """What is due by time, in every part."""
         self._handle_signals(now)
         self._store.maintain()
+        if self._feed is not None:
+            for reading in self._feed.tick(now):
+                self._dispatcher.admission.receive(reading, now)
         self._dispatcher.fill_slots(now)
         if how := self._supervisor.restart_or_kill(now):
             if self._supervisor.has_given_up:
@@ -396,9 +400,6 @@ class Agent:
                 self._status.publish_event(name, document)
             # `info` says where scores come from.
             self._status.publish_all()
-        if self._feed is not None:
-            for reading in self._feed.tick(now):
-                self._dispatcher.admission.receive(reading, now)
         if self._pool is not None:
             unable_to_reply_s = self._connections.data_lost_s(now)
             self._pool.set_places(self._dispatcher.spare_slots, unable_to_reply_s=unable_to_reply_s)

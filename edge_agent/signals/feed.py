@@ -47,6 +47,8 @@ SAVE_NEW_MACHINE_S = 60.0
 _MAX_LATEST_BYTES = 65_000
 # How long signals may hold the agent's thread at a time. Afterwards they leave it alone for three times as long.
 MAX_TURN_S = 0.05
+# Turns begin this far apart, which a deadline counts, because it begins when the value arrives.
+TURN_INTERVAL_S = 0.05
 
 
 class Buffer:
@@ -139,6 +141,10 @@ class Feed:
     def network_threads_alive(self) -> dict[str, bool]:
         """Whether the network thread runs, by client ID."""
         return {self.link.client_id: self.link.is_network_thread_alive}
+
+    def next_turn_at(self, now: float) -> float:
+        """When to call `tick` again: messages wake no one, so that a flood of them cannot hold up requests."""
+        return max(now + TURN_INTERVAL_S, self._resumes_at)
 
     def tick(self, now: float) -> Iterator[Message]:
         """The readings that are due, as messages for `Admission.receive`."""
