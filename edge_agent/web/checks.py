@@ -289,9 +289,8 @@ class Checks:
 
     def close_answered(self, entries: Sequence[Entry]) -> None:
         """Closes the checks whose ids these entries of feedback name."""
-        answered = {(entry.device, entry.name): set[str]() for entry in entries}
-        for entry in entries:
-            answered[entry.device, entry.name].update((entry.text or "").split("; "))
+        answered = {(entry.device, entry.name, entry.id) for entry in entries}
+        devices = {entry.device for entry in entries}
         for answer in self._kept.values():
-            if named := answered.get((answer.device, answer.task)):
-                answer.is_closed |= f"id: {answer.document().get('id')}" in named
+            if answer.device in devices:
+                answer.is_closed |= (answer.device, answer.task, str(answer.document().get("id"))) in answered

@@ -128,7 +128,10 @@ def _entry_of(mark: Mark, wall: float) -> Entry:
         "corrects": None if mark.before is None else _words(mark.before),
     }
     text = "; ".join([_words(mark), *(f"{name}: {value}" for name, value in details.items() if value is not None)])
-    return Entry(at=wall, what="feedback", device=mark.answer.device, name=mark.answer.task, text=text, by=mark.by)
+    of = mark.answer
+    return Entry(
+        at=wall, what="feedback", device=of.device, name=of.task, text=text, by=mark.by, id=str(document.get("id"))
+    )
 
 
 def _words(mark: Mark) -> str:

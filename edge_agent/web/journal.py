@@ -64,6 +64,8 @@ class Entry:
     severity: str | None = None
     by: str | None = None
     until: float | None = None
+    id: str | None = None
+    """Of the request that feedback is about."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -267,7 +269,7 @@ def _entry_of(line: bytes) -> Entry | None:
         entry = Entry(**{key: value for key, value in document.items() if key in _KEYS})
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    texts = (entry.device, entry.name, entry.text, entry.severity, entry.by)
+    texts = (entry.device, entry.name, entry.text, entry.severity, entry.by, entry.id)
     is_sound = isinstance(entry.what, str) and all(text is None or isinstance(text, str) for text in texts)
     return entry if is_sound and _is_time(entry.at) and _is_time(entry.until or 0) else None
 
