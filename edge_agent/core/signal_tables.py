@@ -152,7 +152,7 @@ class SignalsTable(Table):
     `$sparkplug/certificates`. Not every broker allows that subscription."""
     record_every_s: Annotated[float, Field(ge=0, le=86_400, strict=False)] = 0.0
     """How often a reading of each machine is recorded in `state_dir`, as a row without an answer for
-    `edge-agent rows`. 0 means never."""
+    `edge-agent rows`; at most as often as readings are made. 0 means never."""
     record_mb: Annotated[float, Field(gt=0, le=10_000, strict=False)] = 20.0
     """How much disk space the recorded rows may take (10⁶ bytes). The older half is deleted first."""
     values: Annotated[dict[ValueName, ValueTable], Field(min_length=1, max_length=MAX_VALUES)]

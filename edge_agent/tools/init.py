@@ -55,7 +55,7 @@ _LISTS = ("labels", "subscribe")
 _SAMPLE_EXAMPLE = "a remark or a reading with this answer"
 _NUMBERS = """\
 These are readings of numbers, of which a model understands little unless it was trained for them. `edge-convert train`
-makes such a model from a few hundred labelled rows: docs/training.md."""
+makes such a model from a few hundred rows: docs/training.md."""
 _CONNECT_S = 5.0
 _MAX_NAMED = 8
 
