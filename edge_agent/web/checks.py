@@ -177,7 +177,8 @@ class Checks:
             shown: The key of the check that the viewer has before them; `closed` names it once nobody can answer it.
             otherwise: Why there may be nothing to check, unless something here explains it.
         """
-        offered = [answer for answer in self._offered() if wanted.takes(answer)]
+        waiting = list(self._offered())
+        offered = [answer for answer in waiting if wanted.takes(answer)]
         checks = [self._described(answer) for answer in offered[: min(limit, MAX_CHECKS)]]
         return {
             "open": len(offered),
@@ -185,8 +186,20 @@ class Checks:
             "closed": shown if any(each.key == shown and each.is_closed for each in self._kept.values()) else None,
             "needs": self._needs(wanted.device, wanted.task),
             "not_here": self._not_here(wanted.device, wanted.task),
+            "left_out": self._count_left_out(waiting, offered),
             **({"reason": None} if checks else self._reason(wanted) or otherwise),
         }
+
+    def _count_left_out(self, waiting: Sequence[Answer], offered: Sequence[Answer]) -> int:
+        """How many checks of the same promises the viewer has left out; to a board, passed over is not answered."""
+        offered_of = Counter((answer.device, answer.task) for answer in offered)
+        waiting_of = Counter((answer.device, answer.task) for answer in waiting)
+        promised = {
+            (answer.device, answer.task)
+            for answer in offered
+            if number_at(self._tasks.of(answer), "min_accuracy") is not None
+        }
+        return sum(waiting_of[each] - offered_of[each] for each in promised)
 
     def _not_here(self, device: str | None, task: str | None) -> list[Document]:
         """Tasks of which some open checks are here, but not all that their boards wait for.

@@ -246,6 +246,15 @@ def test_all_audits_that_a_board_keeps_of_a_task_by_default_are_offered_the_olde
     assert checks["checks"][0]["id"] == 0
 
 
+def test_a_list_of_one_machine_says_how_many_of_the_same_promise_it_leaves_out() -> None:
+    bench = Bench({"triage": {**TASKS["triage"], "min_accuracy": 0.95}, "label": TASKS["label"]})
+    for number, machine in enumerate(("M1", "M2", "M1", "M2", "M2")):
+        bench.audit(number=number, input={"machine": machine})
+    bench.audit("label", number=9, input={"machine": "M2"})
+    assert [bench.checks(machine=machine)["left_out"] for machine in ("M1", "M2", "M3")] == [3, 2, 0]
+    assert (bench.checks()["left_out"], bench.checks(task="label")["left_out"]) == (0, 0)
+
+
 def test_the_page_says_how_many_audits_it_lacks_because_an_answer_to_a_newer_one_ends_their_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -238,6 +238,7 @@ export function checksScreen({ route, redraw }) {
               failure(),
               lateNote(),
               notHere(),
+              leftOut(),
               card(),
               skippedNote(),
               filters(),
@@ -332,6 +333,12 @@ export function checksScreen({ route, redraw }) {
     return (data.not_here ?? []).map(({ device, task, n, is_promised: isPromised }) =>
       h("p", { class: isPromised ? "trouble" : "quiet", key: `not-here ${device} ${task}` },
         t("checks.not_here", { n, device, task })));
+  }
+
+  function leftOut() {
+    return data.left_out
+      ? h("p", { class: "quiet", key: "left-out" }, t("checks.left_out", { n: data.left_out }), " ", link("check", {}, t("checks.all")))
+      : null;
   }
 
   // Closed at first, because a phone has little room above the reading.
