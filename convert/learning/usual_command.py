@@ -128,7 +128,7 @@ def _read(given: argparse.Namespace, tasks: Mapping[str, Task]) -> list[Row]:
     if not (unusual := _unusual(tasks)):
         rule = "--unlabelled without --teacher, and --classify, are for tasks of the kind unusual"
         raise ConvertError(f"{escaped(str(given.tasks))}: has no such task; {rule}")
-    rows = [
+    unlabelled = [
         replace(row, request=replace(row.request, fields=row.request.fields | {"answer": USUAL}))
         for path in given.unlabelled or ()
         for row in read_rows(path, unusual, is_labelled=False)
@@ -136,7 +136,10 @@ def _read(given: argparse.Namespace, tasks: Mapping[str, Task]) -> list[Row]:
     if given.classify is not None and len(unusual) == 1:
         # A board that runs an earlier model of the new task has rows of it, too.
         unusual |= {given.classify: next(iter(unusual.values()))}
-    return in_order_of_time(rows + read_labelled(given.labelled or (), unusual)[0])
+    labelled, _ = read_labelled(given.labelled or (), unusual)
+    # A row with a time that somebody has named is the same reading, and no usual one.
+    named = {row.text for row in labelled if row.time is not None}
+    return in_order_of_time([row for row in unlabelled if row.text not in named] + labelled)
 
 
 def _print_choices(task: UnusualQuality) -> None:

@@ -217,6 +217,11 @@ def test_a_fault_that_nobody_noticed_is_shown_with_its_rows(folder: Path, tmp_pa
     first = done.stdout.partition("rarest rows")[2].splitlines()[1]
     assert int(first.partition("week.jsonl:")[2].partition(",")[0]) in range(201, 211), first
     assert re.search(r", p1, rarest of 1\d rows from 201 to 21\d: current", first), first
+    # Once they are named, they are not learnt as usual any more.
+    (tmp_path / "found.jsonl").write_text(lines(rows[200:210], answer="leak"), "utf-8")
+    named = cli(*train, "--labelled", tmp_path / "found.jsonl", "--check").stdout
+    assert "learnt from 390 usual rows" in named
+    assert "leak: 10 of 10 rows are taken for unusual" in named
     assert "simulated faults are taken for unusual: look at the rarest rows" in done.stderr
     assert "week.jsonl:20" in (tmp_path / "out" / "quality.html").read_text("utf-8")
     (tmp_path / "week.jsonl").write_text(lines(rows[:200] + rows[210:]), "utf-8")
