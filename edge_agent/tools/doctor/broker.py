@@ -45,6 +45,7 @@ _TLS_ADVICE = {
 }
 _MODEL_FAILED = "model-load-failed"
 _LOG_ADVICE = "read its log: journalctl -u edge-agent"
+_START_ADVICE = "`systemctl status edge-agent` on it says why it does not run"
 _STATE_ADVICE = {
     "starting": "wait until its model is loaded; on a slow card the first load takes minutes",
     "connection-lost": _LOG_ADVICE,
@@ -233,8 +234,8 @@ def name_check(state: dict[str, Any], base: str, *, is_running: bool) -> Check:
         return warning(
             "name",
             f"an agent is {current} as {base}, although none runs here with this state_dir",
-            "if it runs in a container or with another state_dir, all is well; otherwise another board has this "
-            "device.id: give each its own",
+            f"if it has just died, {_START_ADVICE}; if it runs in a container or with another state_dir, all is well; "
+            "otherwise another board has this device.id: give each its own",
         )
     return good("name", f"{base} is {shown(current) if current else 'not known to the broker yet'}")
 
@@ -243,7 +244,11 @@ def agent_check(retained: dict[str, dict[str, Any]]) -> Iterator[Check]:
     """What the agent of this board says of itself. retained: its state, health and alarms by the end of the topic."""
     state, health = retained.get("state", {}), retained.get("health", {})
     current, reason = state.get("state"), state.get("reason")
-    if not isinstance(current, str) or current == "stopped":
+    if not isinstance(current, str):
+        yield warning("agent", "it has told the broker nothing", f"if it should run, {_START_ADVICE}")
+        return
+    if current == "stopped":
+        yield warning("agent", "it is stopped", f"unless this is intended, {_START_ADVICE}")
         return
     condition = cut(current if reason is None else f"{current} ({reason})", _MAX_CHARS)
     if current == "offline" and reason in ("starting", "connection-lost"):
