@@ -29,7 +29,6 @@ settings.register_profile("short", max_examples=40, deadline=None)
 settings.register_profile("thorough", max_examples=1000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
-_WAITING = {"contract", "pool", "system"}
 NO_MOSQUITTO = "needs the broker mosquitto: apt-get install mosquitto mosquitto-clients"
 
 
@@ -39,19 +38,6 @@ def needs(program: str, package: str) -> pytest.MarkDecorator:
 
 NEEDS_OPENSSL = needs("openssl", "openssl")
 NEEDS_CLIENTS = needs("mosquitto_rr", "mosquitto-clients")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spreads the files that wait for brokers and alarms among those that compute, so that no core is idle.
-
-    The browser's tests, one file of a minute, begin first: last, they would keep one process busy alone.
-    """
-    files = list(dict.fromkeys(item.path for item in items))
-    positions = dict[Path, float]()
-    for waits in (True, False):
-        group = [file for file in files if (file.parent.name in _WAITING) is waits]
-        positions |= {file: number / len(group) for number, file in enumerate(group)}
-    items.sort(key=lambda item: (item.path.name != "test_screens.py", positions[item.path]))
 
 
 @pytest.fixture(autouse=True)
@@ -233,3 +219,8 @@ def slow(slow_agent_of_module: Site, with_fresh_client: Callable[[Site], Site]) 
     site = with_fresh_client(slow_agent_of_module)
     site.wait_until_active(0)
     return site
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The browser's tests, one file of a minute, begin first: last, they would keep one process busy alone."""
+    items.sort(key=lambda item: item.path.name != "test_screens.py")
