@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from ..agent import ROW_KEYS, ErrorCode, FieldTable, number_of, shown
@@ -17,6 +18,9 @@ _TIME = re.compile(r"\s*(\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([ T,].*)?|\d{1,2}:\d{2}
 # A text field with at least this share of numbers is probably meant as a number, or with this share of times as a time.
 _MIN_NUMBER_SHARE = 0.5
 _MAX_SHOWN_CODES = 6
+_MAX_SHOWN_FIELDS = 4
+# A number that varies by chance falls before it has risen this often.
+_MIN_RISES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +83,7 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
         if count < FEW_ROWS:
             yield f"{shown(label)} has {count} rows, too few to learn it or to judge it"
     yield from comma_doubts(rows, read.numbers)
+    yield from counter_doubts(rows, read.numbers)
     for field in (*read.numbers, *read.texts):
         values = [row.values[field] for row in rows if field in row.values]
         name = f"the field {escaped(field)}" if field else "the whole text"
@@ -117,6 +122,31 @@ def comma_doubts(rows: Sequence[Row], numbers: Iterable[str]) -> Iterator[str]:
         )
         example = f"{shown(row.values[name])} in {escaped(name)}, {escaped(row.request.where)}"
         yield f"{in_rows} with decimal commas in {in_fields}, such as {example}: these numbers are lost; write points"
+
+
+def counter_doubts(rows: Sequence[Row], numbers: Iterable[str]) -> Iterator[str]:
+    """Fields that only rise from row to row, like the number of a message or the seconds of a clock."""
+    # Of one machine and one file, because others have counts of their own.
+    sequences = defaultdict[tuple[str, str | None], list[Row]](list)
+    for row in rows:
+        sequences[row.file, row.machine].append(row)
+    if rising := [escaped(name) for name in numbers if _only_rises(name, sequences.values())]:
+        shown_names = ", ".join(rising[:_MAX_SHOWN_FIELDS]) + (", …" if len(rising) > _MAX_SHOWN_FIELDS else "")
+        yield (
+            f"only rising from row to row: {shown_names}: if this is a counter or a clock, leave it out, because later "
+            "readings have numbers that no row has; of a counter in signals, keep the slope"
+        )
+
+
+def _only_rises(name: str, sequences: Iterable[Sequence[Row]]) -> bool:
+    rises = 0
+    for rows in sequences:
+        numbers = [number for row in rows if (number := number_of(row.values.get(name))) is not None]
+        for earlier, later in pairwise(numbers):
+            if later < earlier:
+                return False
+            rises += later > earlier
+    return rises >= _MIN_RISES
 
 
 def text_doubts(name: str, values: Sequence[Any]) -> Iterator[str]:

@@ -24,6 +24,8 @@ _MAX_DEPTH = 6
 _MAX_NAMED = 8
 # A text that came more often than this from a machine, and was never retained, is not one that is reported on change.
 _MAX_CHANGES = 3
+# A number that never fell and rose this often in a row is hardly one that varies by chance.
+_MIN_RISES = 7
 _OFF_WORDS = {"off", "false", "no", "stopped", "stop", "closed", "idle", "inactive", "standby"}
 _PAIRS = (
     ("off", "on"), ("false", "true"), ("no", "yes"), ("closed", "open"), ("stopped", "running"), ("offline", "online"),
@@ -79,12 +81,15 @@ class Candidate:
     is_switch: bool = True
     """Whether its only numbers are booleans."""
     has_decimal_comma: bool = False
+    only_rises: bool = True
+    """Whether it rose again and again at each machine and never fell, like a counter or a clock."""
     states: set[str] = field(default_factory=set)
     is_optional: bool = False
     was_retained: bool = False
     repeats: int = 0
 
-    def add(self, machine: str, contents: Iterable[Any]) -> None:
+    def add(self, machine: str, contents: Sequence[Any]) -> None:
+        self.only_rises = self.only_rises and _only_rises(contents)
         for content in contents:
             self.example = self.example or (content if isinstance(content, str) else json.dumps(content))
             self.machines.add(machine)
@@ -430,6 +435,12 @@ def _is_good(quality: Any) -> bool:
 
 def _is_number(content: Any) -> bool:
     return isinstance(content, bool) or number_of(content) is not None
+
+
+def _only_rises(contents: Sequence[Any]) -> bool:
+    numbers = [number for content in contents if (number := number_of(content)) is not None]
+    steps = [later - earlier for earlier, later in itertools.pairwise(numbers)]
+    return all(step >= 0 for step in steps) and sum(step > 0 for step in steps) >= _MIN_RISES
 
 
 def _may_be_value(contents: list[Any]) -> bool:

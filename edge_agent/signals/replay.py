@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,7 +36,8 @@ def replay(config_path: Path, recording: Path, table: str | None) -> int:
         with recording.open(encoding="utf-8") as file:
             for reading in readings_of(file, tables):
                 if not reading.lacking:
-                    print(compact_json(_line(reading)))
+                    tasks = [name for name, task in config.tasks.items() if reading.table in task.signal_tables]
+                    print(compact_json(_line(reading, tasks)))
     except BrokenPipeError:
         raise  # The reader of the output has ended.
     except OSError as error:
@@ -68,9 +69,10 @@ def _why_none(table: SignalTable) -> str:
     return "none was due while all values were known"
 
 
-def _line(reading: Reading) -> dict[str, Any]:
+def _line(reading: Reading, tasks: Sequence[str]) -> dict[str, Any]:
+    """A row for training: it names the task if only one asks about the table."""
     row = {"ts": rfc3339(reading.at), "machine": reading.machine, "trigger": reading.trigger, "input": reading.input}
-    return {"signals": reading.table, **row}
+    return {**({"task": tasks[0]} if len(tasks) == 1 else {}), "signals": reading.table, **row}
 
 
 def readings_of(recording: TextIO, tables: Mapping[str, SignalTable]) -> Iterator[Reading]:

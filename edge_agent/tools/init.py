@@ -338,6 +338,11 @@ def found_lines(proposal: Proposal) -> Iterator[str]:
     for row in rows:
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
     yield from (f"left out: {text}" for text in proposal.left_out)
+    if rising := [name for name, value in proposal.values.items() if value.only_rises]:
+        yield (
+            f"warning: {_named(rising)} only rose meanwhile; leave out a counter or a clock, whose later numbers no "
+            'training knows, or give it `features = ["slope"]`'
+        )
     kinds = proposal.kinds
     # Topics of one level, such as `temp` and `pressure`, look like machines that have nothing but one value each.
     if len(kinds) > 1 and any(len(kind) > 1 or len(values) > 1 for kind, values in kinds):

@@ -9,6 +9,7 @@ from edge_agent.core.messages import Message
 from edge_agent.core.signal_tables import MAX_VALUES, SignalsTable
 from edge_agent.signals.discovery import numbered, propose
 from edge_agent.signals.signal_table import new_table
+from edge_agent.tools.init import found_lines
 from edge_agent.tools.toml import toml
 from tests.helpers.sparkplug import Payload as SparkplugPayload
 from tests.helpers.support import config
@@ -233,6 +234,14 @@ def test_only_a_state_that_comes_on_change_holds_for_ever(
     table = proposal.values["state"].table
     assert table["map"] == {"OFF": 0, "ON": 1}
     assert (table.get("max_age_s"), table.get("retained")) == ((0, True) if is_held else (None, None))
+
+
+def test_a_number_that_only_rises_at_every_machine_is_known() -> None:
+    documents = [f'{{"seq":{900 + at},"level":{at if at < 9 else 0},"speed":{at % 7}}}' for at in range(20)]
+    seldom = [(f"plant/pump-{number}/parts", str(at)) for number in (7, 8) for at in range(5)]
+    proposal = propose(heard(*((f"plant/pump-{n}/state", text) for n in (7, 8) for text in documents), *seldom))
+    assert [name for name, value in proposal.values.items() if value.only_rises] == ["seq"]
+    assert any("seq only rose meanwhile" in line for line in found_lines(proposal))
 
 
 def test_a_text_among_numbers_gets_no_number() -> None:

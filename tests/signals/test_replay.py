@@ -63,6 +63,7 @@ def test_a_recording_gives_the_readings_at_their_times(edge_agent: EdgeAgent) ->
     assert all(known["trigger"] == "every" and known["signals"] == "pump" for known in lines)
     assert [known["ts"][:18] for known in lines] == ["2026-11-30T12:00:0", "2026-11-30T12:00:1", "2026-11-30T12:00:2"]
     assert {known["input"]["vib"]["last"] for known in lines} == {2.0}
+    assert {known["task"] for known in lines} == {"pump"}
     assert '"not_taken":{"empty":1}' in ended.stderr
 
 

@@ -281,10 +281,12 @@ def test_doubtful_values_are_named_also_where_no_field_is_a_number(folder: Path,
     assert "decimal commas" not in done.stderr
     codes = [row | ({} if at % 100 else {"speed": -99, "current": "Bad Input"}) for at, row in enumerate(pump(400))]
     codes[1] |= {"speed": "2,38"}
+    codes = [row | {"hours": 7000 + at // 4} for at, row in enumerate(codes)]
     (tmp_path / "rows.jsonl").write_text(lines(codes), "utf-8")
     done = cli(*train)
     assert '1 row with decimal commas in 1 field, such as "2,38" in speed' in done.stderr
     assert "the field speed: 4 rows have -99: an error code?" in done.stderr
+    assert "only rising from row to row: hours: if this is a counter or a clock" in done.stderr
     assert 'the field current: 4 rows have "Bad Input": an error code?' in done.stderr
 
 
