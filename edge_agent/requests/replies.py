@@ -196,6 +196,7 @@ class Replies:
         self, request: Request, status: Status, now: float, *, error: Error | None = None, event: Finished | None = None
     ) -> dict[str, Any]:
         """The terminal reply with every field, null where it does not apply."""
+        now = max(now, request.arrived_at)  # It may have arrived during the turn, which began at `now`.
         waited_until = event.started_at if event else min(now, request.started_at)
         return {
             "id": request.id,

@@ -499,6 +499,11 @@ class TestAnswers:
             "queued_ms": 1.2, "prefill_ms": 150.0, "decode_ms": 50.0, "total_ms": 156.3, "batch": 2,
         }  # fmt: skip
 
+    def test_one_that_arrives_during_a_turn_has_waited_no_time(self) -> None:
+        desk = Desk()
+        desk.receive(inbound(f"{BASE}/infer/generate/request", "{", at=1.0003), now=1.0)
+        assert desk.reply["timing"]["total_ms"] == 0.0
+
     @pytest.mark.parametrize(
         ("task", "event", "output", "degraded"),
         [
