@@ -65,6 +65,11 @@ def read(value: ValueTable, document: Any, now: float, max_age_s: float) -> floa
 
     now: seconds since 1970, if the clock is set. Raises NotTakenError.
     """
+    if value.path and not isinstance(document, dict | list):
+        # A sensor without a number often sends a bare `ERR` or -999 instead of its object.
+        if document is None:
+            return None
+        raise NotTakenError("not-a-number", content=document)
     content = _follow(value.path, document)
     if isinstance(content, Absent):
         return ABSENT

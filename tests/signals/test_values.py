@@ -70,7 +70,8 @@ SOURCES: dict[str, tuple[str, dict[str, Any], Any]] = {
     "the number of an element": ("[3,4]", {"path": [1]}, 4.0),
     "a decimal comma": ("-7,31", {"decimal_comma": True}, -7.31),
     "a point where others have commas": ('"7.31"', {"decimal_comma": True}, 7.31),
-    "another shape": ("7", {"path": ["value"]}, ABSENT),
+    "another shape": ('{"uptime":7}', {"path": ["value"]}, ABSENT),
+    "a bare null": ("null", {"path": ["value"]}, None),
 }
 
 
