@@ -585,7 +585,7 @@ def test_values_of_few_kinds_or_with_long_tails_are_ordinary(tmp_path: Path) -> 
 def test_codes_are_doubts_and_shown_beside_the_usual_values(tmp_path: Path) -> None:
     # No sensor has a code such as 210.123: a spread over a window that covers a change is such a number.
     rows = with_codes(tmp_path, stray=210.123)
-    assert not [doubt for doubt in read_as(rows)[1] if "210" in doubt]
+    assert not [doubt for doubt in read_as(rows)[1] if "210.123" in doubt]
     rows = with_codes(tmp_path)
     doubts = [doubt for doubt in read_as(rows)[1] if "error code" in doubt]
     rms = "4 rows have -99, 4 rows have 65535, 4 rows have 0, 1 row has 300"
