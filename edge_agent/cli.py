@@ -371,7 +371,8 @@ def _signals(options: argparse.Namespace) -> int:
 def _watch(options: argparse.Namespace) -> int:
     """Shows all boards of a site, live.
 
-    The worst board is first. q or Ctrl-C ends it. --once also shows the boards that do not fit on the screen.
+    The worst board is first. q or Ctrl-C ends it. --once also shows the boards that do not fit on the screen. It takes
+    up to 20 s if boards are silent, perhaps because the broker has just come back.
     Exit codes: 0 ended, or each board of a snapshot is ok, 1 no broker, or a snapshot without a board, 2 a board of a
     snapshot is missing, offline, stale or critical, 3 one is in any other state, 64 usage, 78 bad configuration.
     """

@@ -151,13 +151,16 @@ class Connections:
 
     def reasons(self, now: float) -> dict[str, bool]:
         """Whether each of its health reasons holds."""
-        lost_s, links = self.data_lost_s(now), self._links
+        lost_at, links = self._data_lost_at, self._links
+        # The data connection has this time to follow when a broker comes back.
+        followed_at = self._control_connected_at or 0.0
+        is_data_lost = lost_at is not None and now - max(lost_at, followed_at) >= DATA_LOST_AFTER_S
         # Copies: the network threads add to these.
-        disconnects = [lost_at for link in links for lost_at in tuple(link.disconnects)]
+        ends = [ended_at for link in links for ended_at in tuple(link.disconnects)]
         refusals = [refused_at for link in links for refused_at, _ in tuple(link.outbox.refusals)]
         return {
-            "data-connection-lost": lost_s is not None and lost_s >= DATA_LOST_AFTER_S,
-            "connection-unstable": sum(now - lost_at < UNSTABLE_WINDOW_S for lost_at in disconnects) >= UNSTABLE_AFTER,
+            "data-connection-lost": is_data_lost,
+            "connection-unstable": sum(now - ended_at < UNSTABLE_WINDOW_S for ended_at in ends) >= UNSTABLE_AFTER,
             "publishing-refused": any(now - refused_at < REFUSED_WINDOW_S for refused_at in refusals),
             "subscription-refused": any(link.subscriptions.refused for link in links),
         }

@@ -92,6 +92,10 @@ def test_reasons_of_health_are_lost_unstable_and_refused_connections() -> None:
 
     assert holds(DATA_LOST_AFTER_S - 0.1) == set()
     assert holds(DATA_LOST_AFTER_S) == {"data-connection-lost"}
+    # The broker is back, and the data connection has the same time to follow.
+    connections.on_connected(connections.control, 15.0)
+    assert holds(15.0 + DATA_LOST_AFTER_S - 0.1) == set()
+    assert holds(15.0 + DATA_LOST_AFTER_S) == {"data-connection-lost"}
     connections.on_connected(data, 20.0)
     data.disconnects.extend((20.0, 21.0))
     connections.control.disconnects.append(22.0)

@@ -4,7 +4,7 @@ Anybody may publish anything on these topics: a field that is missing, of anothe
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -187,10 +187,10 @@ class WatchedBoard:
         # Topics that the broker has not sent again since the last connection, and when it should have.
         self._unconfirmed: set[str] = set()
         self._confirm_by = 0.0
-        # When it should be back after an outage of the broker, and whether it was well before. Infinite while a board
-        # that an earlier process heard waits for the first connection.
+        # When it should be back after an outage of the broker, and whether it was well before, as far as is known.
+        # Infinite while a board that an earlier process heard waits for the first connection.
         self._back_by = back_by
-        self._was_fresh = False
+        self._was_well = False
         # A last will, and when it replaces the state. Until then it may be due only to the broker's own stop.
         self._will: Document | None = None
         self._will_counts_at = 0.0
@@ -199,11 +199,11 @@ class WatchedBoard:
         self._will = None
 
     def on_connected(self, now: float, heard_until: float) -> None:
+        self._was_well = bool(self._fresh_health(heard_until)) or self._is_awaited(heard_until)
         # Health says how old it is, and info hardly changes.
         self._unconfirmed = {*self._documents, *self._faults} - {"health", "info"}
         self._confirm_by = now + SETTLE_S
         self._back_by = now + BACK_S
-        self._was_fresh = bool(self._fresh_health(heard_until))
 
     def receive(self, topic: str, message: Message, wall: float) -> None:
         """A document that cannot be read is reported and leaves the one before it in place."""
@@ -279,7 +279,7 @@ class WatchedBoard:
     def _is_awaited(self, now: float) -> bool:
         """True if it is silent, perhaps only because it has not connected again yet."""
         is_confirmed = "state" in self._documents.keys() - self._unconfirmed
-        return now < self._back_by and (self._was_fresh or not is_confirmed) and not self._fresh_health(now)
+        return now < self._back_by and (self._was_well or not is_confirmed) and not self._fresh_health(now)
 
     def row(self, now: float, heard_until: float) -> Row:
         if self._will is not None and now >= self._will_counts_at:
@@ -493,6 +493,20 @@ def _lacking_values(health: Document) -> str:
     more = f"; and {len(lacking) - _MAX_DETAILS} more" if len(lacking) > _MAX_DETAILS else ""
     missed = "; births were missed" if any(number_at(table, "births_missed_total") for table in tables) else ""
     return f"{'; '.join(lacking[:_MAX_DETAILS])}{more}{missed}" if lacking else ""
+
+
+def may_come_back(rows: Sequence[Row]) -> bool:
+    """True if boards may be silent only because the broker has just come back: none proves that it was there before."""
+    connected_s = [
+        number + (row.health_age_s or 0.0)
+        for row in rows
+        if (number := number_at(row.health, "mqtt.connected_s")) is not None
+    ]
+    is_silent = any(
+        row.level in (BoardLevel.MISSING, BoardLevel.STALE) or text_at(row.state, "reason") == "connection-lost"
+        for row in rows
+    )
+    return is_silent and max(connected_s, default=0.0) < BACK_S
 
 
 def row_document(row: Row) -> Document:

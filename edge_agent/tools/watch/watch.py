@@ -22,7 +22,17 @@ from edge_agent.core.terminal import fail
 from edge_agent.core.topics import Topics
 from edge_agent.core.wording import printable, printable_json
 from edge_agent.tools.client import Client
-from edge_agent.tools.watch.site import SETTLE_S, URGENT, BoardLevel, Row, Site, duration, row_document
+from edge_agent.tools.watch.site import (
+    BACK_S,
+    SETTLE_S,
+    URGENT,
+    BoardLevel,
+    Row,
+    Site,
+    duration,
+    may_come_back,
+    row_document,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -230,11 +240,12 @@ def _print_once(feed: Feed, wait_s: float, console: Console | None) -> int:
     with feed.client:
         feed.client.connect(CONNECT_S)
         began = time.monotonic()
-        while feed.client.is_connected and not feed.is_settled:
-            left_s = began + (max(wait_s, JUDGED_S) if feed.rows else wait_s) - time.monotonic()
-            if left_s <= 0:
+        while feed.client.is_connected:
+            waited_s, rows = time.monotonic() - began, feed.rows
+            is_early = waited_s < BACK_S and may_come_back(rows)
+            if not is_early and (feed.is_settled or waited_s >= (max(wait_s, JUDGED_S) if rows else wait_s)):
                 break
-            feed.receive(min(TURN_S, left_s))
+            feed.receive(TURN_S)
         if feed.trouble:
             return fail(feed.trouble)
         if feed.hint and console is None:

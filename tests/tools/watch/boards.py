@@ -42,6 +42,7 @@ def health(seq: int = 1, session: str = "s1", /, *, at: float | None = WALL, **c
         "uptime_s": 10.0 * seq,
         "overall": "ok",
         "reasons": [],
+        "mqtt": {"connected_s": 3600.0},
         "queue": {"depth": 2, "capacity": 64},
         "inference": {"active": 1, "decode_tok_s": 11.4, "prefill_tok_s": 182.0, "latency_ms": {"p95": 840.0}},
         "thermal": {"soc_c": 61.5, "limit_c": 85.0, "headroom_c": 23.5, "throttled_now": False, "causes": []},

@@ -1,5 +1,6 @@
 """What `watch` does where the broker keeps retained messages from subscriptions with wildcards, as RabbitMQ does."""
 
+import threading
 import time
 from types import SimpleNamespace
 
@@ -26,6 +27,15 @@ class Broker:
         self.connections, self.is_connected, self.reason = 1, True, ""
         self.link = SimpleNamespace(subscriptions=subscriptions, broker="b:1883", heard_at=time.monotonic())
         feed.client = self  # type: ignore[assignment]
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def connect(self, timeout_s: float) -> None:
+        pass
 
     def receive(self, timeout_s: float) -> Message | None:
         if self.messages:
@@ -103,3 +113,19 @@ def test_boards_keep_their_levels_while_the_broker_is_away(monkeypatch: pytest.M
     monkeypatch.setattr(time, "monotonic", lambda: now + 600)
     assert [row.level.name for row in feed.rows] == ["OK"]
     assert "for 10 min: Connection refused: check the broker; the boards are shown as they were" in str(feed.trouble)
+
+
+def test_a_snapshot_waits_for_boards_that_are_lost_only_because_the_broker_was_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch, "QUIET_S", 0.1)
+    feed, broker = feed_with(said("state", boards.will(), is_retained=True))
+    assert [row.level.name for row in feed.rows] == ["OFFLINE"]
+    back = boards.health(at=time.time(), mqtt__connected_s=0.0)
+    messages = [said(*each, is_retained=False) for each in (("state", boards.state()), ("health", back))]
+    threading.Timer(0.5, broker.messages.extend, [messages]).start()
+    assert watch._print_once(feed, 5.0, None) == 0
+    # It is gone for good.
+    monkeypatch.setattr(watch, "BACK_S", 0.5)
+    feed, _ = feed_with(said("state", boards.will(), is_retained=True))
+    assert watch._print_once(feed, 5.0, None) == watch.EXIT_URGENT

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.core.messages import Message
-from edge_agent.tools.watch.site import BoardLevel, Row, Site, number_at, row_document
+from edge_agent.tools.watch.site import BoardLevel, Row, Site, may_come_back, number_at, row_document
 from tests.tools.watch import boards
 from tests.tools.watch.boards import WALL
 from tests.tools.watch.scenes import plain
@@ -228,6 +228,19 @@ def test_a_board_that_an_earlier_process_heard_is_kept_until_it_is_removed(bus: 
     assert bus.row(21).why == ("last heard 10 min ago, and its broker has lost what it said",)
     bus.say(30, "state", b"")
     assert bus.devices(31) == []
+
+
+def test_a_board_that_an_earlier_process_heard_is_not_stale_while_its_broker_comes_back(bus: Bus) -> None:
+    bus.site.remember("board1", 1000.0, 600.0)
+    bus.site.on_connected(1000.0)
+    bus.say(0, "state", boards.state(), retained=True)
+    assert (bus.level(5), bus.level(20)) == (BoardLevel.UNKNOWN, BoardLevel.STALE)
+
+
+def test_who_has_been_connected_for_longer_proves_that_the_broker_has_not_just_come_back(bus: Bus) -> None:
+    bus.say(0, "state", boards.state(), device="board2", retained=True)
+    online(bus, mqtt__connected_s=0.0)
+    assert [may_come_back(bus.site.rows(1000.0 + at)) for at in (0, 5, 21)] == [False, True, False]
 
 
 def test_the_silence_of_a_board_counts_only_while_its_broker_is_heard(bus: Bus) -> None:
