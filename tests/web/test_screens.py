@@ -379,6 +379,26 @@ def test_what_was_said_reaches_the_board_and_is_corrected_until_its_answer_is_sh
     assert [sent["answer"] for sent in world.stage.site.feedback if sent.get("by") == "Ana"] == [*LABELS[:2]]
 
 
+def test_a_phone_without_a_network_tells_what_the_server_has_from_what_was_not_sent(world: World) -> None:
+    world.stage.audits(2)
+    with tab(world.browser, width=NARROW) as view:
+        world.open(view, "check")
+        view.wait_for_timeout(GUARD_MS)
+        view.keyboard.press("1")
+        mark = view.locator(".last")
+        expect(mark).to_contain_text("It is sent in")
+        view.wait_for_timeout(GUARD_MS)
+        view.context.set_offline(True)
+        view.keyboard.press("2")
+        expect(view.locator("main")).to_contain_text("Your answer was not sent")
+        expect(mark).to_contain_text(f"{LABELS[0]}. The server has this answer.")
+        # When the phone reaches it again, it was killed meanwhile.
+        checks = {**world.page.get("checks"), "marks": []}
+        view.route("**/api/v1/checks*", lambda route: route.fulfill(json=checks))
+        view.context.set_offline(False)
+        expect(view.locator("main")).to_contain_text("perhaps before it sent 1 of your answers")
+
+
 def test_who_answers_second_is_told_so(world: World) -> None:
     with tab(world.browser) as view, closing(Person(world.page.url)) as ben:
         world.open(view, "check")

@@ -42,6 +42,7 @@ export function checksScreen({ route, redraw }) {
   let find = "";
   let limit = PAGE;
   let failed = null; // The mark that could not be sent, and why.
+  let lost = 0; // How many answers a server that was restarted may not have sent.
   let late = null; // The answer to a check that somebody else had just answered.
   let correcting = null; // The mark whose correction is being chosen.
   const tasks = new Set();
@@ -61,6 +62,7 @@ export function checksScreen({ route, redraw }) {
     take: (answer) => {
       const before = data;
       data = answer;
+      lost = (before?.marks ?? []).filter(isForgotten).length || lost;
       if (before?.hash !== data.hash) show(left()[0]);
       // A link to another list may be far below its first reading.
       if (before && before.hash !== data.hash && !document.activeElement?.closest(".filters")) refocus();
@@ -90,6 +92,8 @@ export function checksScreen({ route, redraw }) {
   const isTaken = () =>
     current != null && !isLeft() && may("feedback") && isOver(current.key) && !isSaidHere(current.key);
   const isSaidHere = (key) => skipped.has(key) || (pressed.has(key) && (markOf(key)?.by == null || isMine(markOf(key))));
+  const isForgotten = (said) =>
+    said.state === "waiting" && isMine(said) && !data.marks.some((one) => one.mark === said.mark);
   const markOf = (key) => data.marks.find((mark) => mark.key === key && mark.state !== "undone");
 
   function show(check) {
@@ -127,6 +131,7 @@ export function checksScreen({ route, redraw }) {
     marked.add(check.key);
     pressed.add(check.key); // Before it is sent, because the list may come before the reply.
     failed = passed = null;
+    lost = 0;
     show(next(check));
     refocus();
     try {
@@ -237,6 +242,7 @@ export function checksScreen({ route, redraw }) {
             h("div", { key: "ask" },
               failure(),
               lateNote(),
+              lost ? h("p", { class: "trouble", role: "alert", key: "lost" }, t("checks.lost", { n: lost })) : null,
               notHere(),
               leftOut(),
               card(),

@@ -67,8 +67,9 @@ export function answerWords(answer) {
 }
 
 function stateWords(mark) {
+  if (mark.state === "waiting" && isLost()) return t("mark.unseen");
   // What waits for the broker can still be undone.
-  if (mark.state === "waiting" && (isLost() || !live.broker.is_connected)) return t("mark.unsent");
+  if (mark.state === "waiting" && !live.broker.is_connected) return t("mark.unsent");
   if (mark.state === "waiting")
     return t("mark.waiting", { length: duration(Math.max(0, Math.ceil(mark.sends_at - now()))) });
   const why = mark.error_code ? t(`fault.${mark.error_code}`) : (mark.error ?? "");
