@@ -449,6 +449,12 @@ def test_another_choice_of_boards_shows_the_first_of_its_readings_at_once(world:
     view.locator(".needs li", has_text=CRITICAL).get_by_role("link").click()
     expect(view.locator(".card a")).to_have_text(CRITICAL)
     expect(view.locator("#check-title")).to_be_in_viewport()
+    world.open(view, f"check?device={CRITICAL}&machine=none")
+    expect(view.locator("#check-title")).to_contain_text(
+        re.compile(rf"^Nothing to check for {CRITICAL} · none, but \d+ other readings wait\.$")
+    )
+    view.locator(".card").get_by_role("link", name="Everything to check").click()
+    expect(view.locator(".choice").first).to_be_visible()
 
 
 def test_an_answer_is_found_by_its_machine_and_what_is_said_of_it_is_taken_back_there(world: World, view: Page) -> None:
@@ -502,8 +508,9 @@ def test_who_may_only_look_gets_no_buttons_and_a_login_brings_them(tmp_path: Pat
             expect(view.locator(".choice")).to_have_count(count)
             # A phone's head shows everything, without moving it sideways.
             view.set_viewport_size({"width": NARROW, "height": 800})
-            for words in ("hall1", "CRITICAL", "Try", "Log out"):
+            for words in ("hall1", "CRITICAL", "Answers", "Log out"):
                 expect(view.locator("header").get_by_text(words, exact=True)).to_be_in_viewport(ratio=1)
+            expect(view.locator("header").get_by_text("Try", exact=True)).to_have_count(1 if name == "ana" else 0)
             view.locator(".user button").click()
             expect(view.locator("input[name=username]")).to_be_visible()
 

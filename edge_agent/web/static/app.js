@@ -138,7 +138,7 @@ function tabs() {
   const counts = { check: live.openChecks };
   return h("nav", { "aria-label": t("tabs"), key: "tabs" },
     h("ul", null,
-      ["boards", "alarms", "check", "answers", "try"].map((name) =>
+      ["boards", "alarms", "check", "answers", ...(site.may("try") ? ["try"] : [])].map((name) =>
         h("li", { key: name },
           link(name,
             { "aria-current": name === route.name || (name === "boards" && route.name === "board") ? "page" : null },

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { h } from "./dom.js";
 import { journalList } from "./journal.js";
-import { ageOf, isOld, live } from "./live.js";
+import { ageOf, isOld, live, may } from "./live.js";
 import { seenView } from "./seen.js";
 import {
   alarmAdvice,
@@ -127,9 +127,11 @@ function tasks(all, board) {
                 link(`answers?task=${encodeURIComponent(task.name)}&device=${encodeURIComponent(board.device)}`,
                   { key: "answers", class: "button" },
                   t("tab.answers")),
-                link(`try/${encodeURIComponent(board.device)}/${encodeURIComponent(task.name)}`,
-                  { key: "try", class: "button" },
-                  t("tab.try"))))))
+                may("try")
+                  ? link(`try/${encodeURIComponent(board.device)}/${encodeURIComponent(task.name)}`,
+                      { key: "try", class: "button" },
+                      t("tab.try"))
+                  : null))))
       : note(isOld() ? "boards.waiting" : "board.no_tasks"),
     all.some((task) => task.kind === "classify" && !task.audit_rate) ? note("accuracy.how") : null);
 }

@@ -328,10 +328,13 @@ export function checksScreen({ route, redraw }) {
   }
 
   function nothing() {
+    const isOnlyHere = route().values.size > 0 && !open().length && !data.unheard && live.openChecks > 0;
     return h("div", { class: "card", key: "none" },
       h("h2", { id: "check-title", tabindex: "-1" },
-        data.unheard ? t("checks.unheard", { n: data.unheard }) : t("checks.none")),
-      open().length ? null : reasonView(data, t("checks.none.why")),
+        isOnlyHere
+          ? t("checks.none.here", { names: choice().join(" · "), n: live.openChecks })
+          : data.unheard ? t("checks.unheard", { n: data.unheard }) : t("checks.none")),
+      open().length || isOnlyHere ? null : reasonView(data, t("checks.none.why")),
       route().values.size ? h("p", { class: "buttons", key: "all" }, link("check", { class: "button" }, t("checks.all"))) : null);
   }
 
@@ -347,13 +350,14 @@ export function checksScreen({ route, redraw }) {
       : null;
   }
 
+  const choice = () => ["device", "task", "machine"].map((name) => route().values.get(name)).filter(Boolean);
+
   // Closed at first, because a phone has little room above the reading.
   function filters() {
-    const choice = ["device", "task", "machine"].map((name) => route().values.get(name)).filter(Boolean);
     const choose = (name, names) =>
       addressFilter({ route, name, options: [...names].sort().map((each) => [each, each]), all: t("filter.all") });
     return h("details", { key: "filters" },
-      h("summary", null, choice.length ? t("checks.only", { names: choice.join(" · ") }) : t("checks.filter")),
+      h("summary", null, choice().length ? t("checks.only", { names: choice().join(" · ") }) : t("checks.filter")),
       h("div", { class: "filters" },
         choose("device", live.boards.keys()),
         choose("task", tasks),
