@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 
 from rich.console import Group, JustifyMethod, OverflowMethod, RenderableType
 from rich.table import Table
@@ -148,6 +147,12 @@ def _watts(row: Row) -> str | None:
     return None if watts is None else f"{watts:.1f}" + (f" {scope}" if scope not in (None, "board") else "")
 
 
+def _model(row: Row) -> str | None:
+    """In brackets if the board is silent, because it may have another one by now."""
+    words = row.model_words
+    return words if words is None or row.health else f"({words})"
+
+
 def _figure(path: str) -> Callable[[Row], str | None]:
     def cell(row: Row) -> str | None:
         value = number_at(row.health, path)
@@ -164,6 +169,6 @@ TABLE_COLUMNS = (
     Column("TOK/S", _figure("inference.decode_tok_s"), min_width=5),
     Column("P95 MS", _figure("inference.latency_ms.p95"), needs_width=100, min_width=6),
     Column("WATTS", _watts, needs_width=100, min_width=5),
-    Column("MODEL", attrgetter("model_words"), needs_width=130, is_number=False),
+    Column("MODEL", _model, needs_width=130, is_number=False),
     Column("AGE", lambda row: None if row.health_age_s is None else duration(row.health_age_s), min_width=6),
 )

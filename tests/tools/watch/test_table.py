@@ -129,6 +129,14 @@ def test_wider_terminals_show_more_columns() -> None:
     assert "MODEL" in heads[2]
 
 
+def test_the_bundle_that_a_silent_board_had_last_is_in_brackets() -> None:
+    lines = plain(mixed_site(), 140)
+    shown = {
+        name: "(qwen2.5-0.5b IQ4_NL)" in " ".join(row_of(lines, name)) for name in ("oven-2", "lathe-01", "press-04")
+    }
+    assert shown == {"oven-2": True, "lathe-01": True, "press-04": False}
+
+
 def test_trouble_stands_above_the_table() -> None:
     trouble = "no connection to the broker broker:1883 for 12 s: timed out"
     lines = plain(mixed_site(), trouble=trouble)
