@@ -463,7 +463,7 @@ def _web(options: argparse.Namespace) -> int:
     ),
     option("--until TIME", "up to this date, time or both; a time alone is the latest one", parse_time),
     option("--device DEVICE", "only this board, and what concerns all boards"),
-    flag("--feedback", "also prints what people answered"),
+    flag("--feedback", "also prints what people answered on the page"),
     JSON,
 )
 def _history(options: argparse.Namespace) -> int:

@@ -449,8 +449,8 @@ def test_a_pool_without_its_package_is_a_fault_that_names_the_command(
     monkeypatch.setattr("edge_agent.core.extras.find_spec", lambda _: object() if is_installed else None)
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     faults_of_pool = [one for one in file_faults(load(tmp_path, '[pool]\nname = "pumps"\n')) if one.startswith("pool")]
-    words = "pool: packages are missing (pika): pip install '.[pool]' in a copy of the repository"
-    assert faults_of_pool == ([] if is_installed else [words])
+    command = "pip install '.[pool]' in a copy of the repository, or 'edge-agent[pool]' from a release's wheelhouse"
+    assert faults_of_pool == ([] if is_installed else [f"pool: packages are missing (pika): {command}"])
     assert not any(one.startswith("pool") for one in file_faults(load(tmp_path, "")))
 
 

@@ -185,7 +185,7 @@ def _print_unusual(training: UnusualTraining, folder: Path | None, *, is_signed:
                 print(f"  reads as {kind}: {', '.join(names)}")
         if named := [escaped(answer) for answer, noticed in task.answers.items() if noticed.rows >= ENOUGH_ROWS]:
             print(f"  enough rows to tell apart: {', '.join(named)}; --classify NAME makes a task that names them")
-        print("  rarest rows, for models that have not seen them:")
+        print("  rarest rows, for models that have not seen them; a fault among these hides its like:")
         for row in task.rarest[:_SHOWN_RAREST]:
             place = ", ".join(escaped(text) for text in (row.where, row.time, row.machine, row.run) if text)
             print(f"    {place}: {row.reasons}")

@@ -14,6 +14,8 @@ _MODULES = {
     "train": (*_CONVERT, "torch", "transformers", "tokenizers", "sklearn"),
     "web": ("starlette", "uvicorn"),
 }
+# Those whose packages are in the wheelhouse of a release.
+_RELEASED = ("engine", "pool", "web")
 
 
 def missing_extra(extra: str) -> str | None:
@@ -22,4 +24,7 @@ def missing_extra(extra: str) -> str | None:
     if not missing:
         return None
     # PyPI's `edge-agent` is the package of another project.
-    return f"packages are missing ({', '.join(missing)}): pip install '.[{extra}]' in a copy of the repository"
+    command = f"pip install '.[{extra}]' in a copy of the repository"
+    if extra in _RELEASED:
+        command += f", or 'edge-agent[{extra}]' from a release's wheelhouse"
+    return f"packages are missing ({', '.join(missing)}): {command}"

@@ -33,7 +33,7 @@ PathFinder.find_spec, PathFinder.find_distributions = find_spec, find_distributi
 """
 MISSING = (
     r"packages are missing \(llama_cpp, llguidance, numpy, cryptography\): "
-    r"pip install '\.\[{}\]' in a copy of the repository"
+    r"pip install '\.\[{}\]' in a copy of the repository(?:, or 'edge-agent\[engine\]' from a release's wheelhouse)?"
 )
 
 

@@ -51,7 +51,8 @@ def test_without_the_extra_its_installation_is_named(broker: FakeBroker, monkeyp
     monkeypatch.setattr("edge_agent.core.extras.find_spec", lambda _: None)
     found = check()
     assert (found.verdict, broker.attempts) == (Verdict.FAILED, [])
-    assert found.found == "packages are missing (pika): pip install '.[pool]' in a copy of the repository"
+    command = "pip install '.[pool]' in a copy of the repository, or 'edge-agent[pool]' from a release's wheelhouse"
+    assert found.found == f"packages are missing (pika): {command}"
 
 
 @pytest.mark.parametrize(("more", "names"), [("", []), (POOL, ["pool"])])
