@@ -27,7 +27,8 @@ from edge_agent.core.strict_json import NotJsonError, number_of
 from edge_agent.core.terminal import aligned, fail
 from edge_agent.core.wording import cut, field_name, first_fault, printable, shown
 from edge_agent.loader import DEFAULT_PATH, check_document
-from edge_agent.signals.discovery import Proposal, propose
+from edge_agent.signals.discovery import propose
+from edge_agent.signals.proposal import Proposal
 from edge_agent.signals.sparkplug_source import address_of, rebirth_request
 from edge_agent.tools.ask import parse_input
 from edge_agent.tools.bus import OptionError, mqtt_table, with_flags

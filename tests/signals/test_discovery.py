@@ -7,7 +7,8 @@ import pytest
 from edge_agent.core.config import Config
 from edge_agent.core.messages import Message
 from edge_agent.core.signal_tables import MAX_VALUES, SignalsTable
-from edge_agent.signals.discovery import numbered, propose
+from edge_agent.signals.discovery import propose
+from edge_agent.signals.proposal import numbered
 from edge_agent.signals.signal_table import new_table
 from edge_agent.tools.init import found_lines
 from edge_agent.tools.toml import toml
