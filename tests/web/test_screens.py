@@ -269,6 +269,21 @@ def test_a_list_does_not_move_under_the_pointer(world: World, view: Page) -> Non
         world.stage.site.end_alarm(FINE[0], "disk-low")
 
 
+def test_what_is_said_of_a_board_grows_no_row_under_the_pointer(world: World, view: Page) -> None:
+    world.open(view, "boards?level=all")
+    stopped, below = (view.locator("main tbody tr").filter(has_text=device) for device in FINE[:2])
+    below.hover()
+    before = below.bounding_box()
+    world.stage.site.state(FINE[0], "stopped")
+    try:
+        expect(stopped).to_contain_text("stopped")
+        assert below.bounding_box() == before
+        view.mouse.move(1, 1)
+        expect(stopped).to_contain_text("systemctl start edge-agent")
+    finally:
+        world.stage.site.state(FINE[0])
+
+
 def test_what_boards_say_is_shown_as_text(world: World, view: Page) -> None:
     """`<script>` as label, input, output, alarm, machine and name of a board."""
     site = world.stage.site

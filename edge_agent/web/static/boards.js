@@ -56,11 +56,10 @@ export function boardsScreen({ route, redraw }) {
     if (!isHere || sortedFor !== level()) sort();
     // While the list is held, levels and figures change, but nothing that would move a row.
     const boards = shown.map((device) => {
-      const { why, alarms, isFresh } = sorted.get(device);
       const board = live.boards.get(device);
-      return board
-        ? { ...board, why, alarms, isFresh }
-        : { device, isFresh, level: "unknown", why: [t("boards.gone")] };
+      const was = sorted.get(device);
+      const gone = { device, level: "unknown", why: [t("boards.gone")], isFresh: was.isFresh };
+      return board ? { ...board, was } : { ...gone, was: gone };
     });
     const rows = boards.filter(
       (board) => isFound(board) && (isHere ? passes({ ...board, level: sorted.get(board.device).level }) : passes(board)),
@@ -156,9 +155,9 @@ function row(board) {
   return h("tr", { key: board.device, class: board.level },
     h("td", { class: "level-cell" },
       levelMark(board.level),
-      board.isFresh ? h("span", { class: "new" }, t("new")) : null),
+      board.was.isFresh ? h("span", { class: "new" }, t("new")) : null),
     h("th", { scope: "row" }, link(boardAddress(board.device), {}, board.device)),
-    h("td", { class: "why" }, whyLines(board)),
+    h("td", { class: "why" }, whyLines(board.was)),
     cell("temperature", board.soc_c == null ? UNKNOWN : `${number(board.soc_c)} °C`),
     cell("queue", queueText(board.queue)),
     cell("p95", board.p95_ms == null ? UNKNOWN : `${number(board.p95_ms)} ms`),
