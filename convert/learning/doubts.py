@@ -84,6 +84,7 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
             yield f"{shown(label)} has {count} rows, too few to learn it or to judge it"
     yield from comma_doubts(rows, read.numbers)
     yield from counter_doubts(rows, read.numbers)
+    with_codes = defaultdict[str, list[str]](list)  # Fields by the codes that they have: off is 0 in many at once.
     for field in (*read.numbers, *read.texts):
         values = [row.values[field] for row in rows if field in row.values]
         name = f"the field {escaped(field)}" if field else "the whole text"
@@ -99,7 +100,9 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
                 f"{count} row{' has' if count == 1 else 's have'} {escaped(code)}"
                 for code, count in codes.most_common(_MAX_SHOWN_CODES)
             ]
-            yield f"{name}: {', '.join(counts)}: an error code, or a state such as off?"
+            with_codes[", ".join(counts)].append(name)
+    for found, names in with_codes.items():
+        yield f"{', '.join(names)}: {found}: an error code, or a state such as off?"
     yield from _contradictions(rows, has_labels=bool(read.labels))
 
 

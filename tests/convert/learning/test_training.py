@@ -593,6 +593,11 @@ def test_codes_are_doubts_and_shown_beside_the_usual_values(tmp_path: Path) -> N
         f"task sound: the field rms: {rms}: an error code, or a state such as off?",
         'task sound: the field amps: 4 rows have 0, 2 rows have "ERR": an error code, or a state such as off?',
     ]
+    off = [{"input": {"rms": at % 9 + 50, "amps": at % 7 + 90}, "answer": LABELS[at % 2]} for at in range(100)]
+    off[:4] = [row | {"input": {"rms": 0, "amps": 0}} for row in off[:4]]
+    doubts = [doubt for doubt in read_as(read(tmp_path, as_text(off)))[1] if "error code" in doubt]
+    both = "task sound: the field rms, the field amps: 4 rows have 0: an error code, or a state such as off?"
+    assert doubts == [both]
     quality = task_quality(rows, build_table(rows), answered(rows, []), None)
     assert quality.fields[0].outliers == {"-99": 4, "65535": 4, "0": 4, "300": 1}
     assert quality.fields[1].high is not None
