@@ -100,6 +100,7 @@ class Track:
 
     def restore(self, settled_at: float, arrived_at: float | None) -> None:
         self._settled_at, self.arrived_at = settled_at, arrived_at
+        self._cause = "no message since the agent was started"
 
 
 class Machine:
