@@ -118,8 +118,8 @@ class Proposal:
     """Tables of machines that publish in another way."""
 
     @property
-    def name(self) -> str:
-        """A name for the table: the first level of the topics, or the Sparkplug group."""
+    def common_name(self) -> str:
+        """The first level of the topics, or the Sparkplug group."""
         topics = [value.topic for value in self.values.values() if value.topic]
         first = min(topics, default=self.keys.get("group", "")).split("/")[0]
         return re.sub(r"[^A-Za-z0-9_-]", "", first)[:64] or self.keys.get("source", "machines")
@@ -129,17 +129,21 @@ class Proposal:
 
     @property
     def kinds(self) -> list[tuple[list[str], dict[str, Candidate]]]:
-        """The machines of each kind, and their values. Machines of different kinds have no value in common."""
+        """The machines of each kind, and their values. Machines of different kinds have no value in common.
+
+        Counters are left out, because machines of every kind count their messages.
+        """
+        values = {name: value for name, value in self.values.items() if not value.only_rises}
         return [
-            (sorted(machines_of(group)), {name: value for name, value in self.values.items() if value in group})
-            for group in kinds_of(self.values.values())
+            (sorted(machines_of(group)), {name: value for name, value in values.items() if value in group})
+            for group in kinds_of(values.values())
         ]
 
-    def tables(self) -> dict[str, dict[str, Any]]:
+    def tables(self, name: str) -> dict[str, dict[str, Any]]:
         """All tables by name, this one first."""
-        tables = dict[str, dict[str, Any]]()
-        for proposal in (self, *self.more):
-            tables[_unused(proposal.name, tables)] = proposal.table()
+        tables = {name: self.table()}
+        for proposal in self.more:
+            tables[_unused(proposal.common_name, tables)] = proposal.table()
         return tables
 
 

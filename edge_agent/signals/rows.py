@@ -21,7 +21,6 @@ from edge_agent.core.clock import parse_timestamp, rfc3339
 from edge_agent.core.config import Config
 from edge_agent.core.kinds.registry import TaskConfig
 from edge_agent.core.labelled import RowsError, read_text, write_rows
-from edge_agent.core.signal_tables import MOMENTARY, SignalsTable
 from edge_agent.core.terminal import fail
 from edge_agent.core.wording import printable, printable_json, shown
 from edge_agent.loader import load_config
@@ -84,7 +83,7 @@ def rows(
         print(f"left out {left_out}: without an answer, or {around}")
     if faults is not None:
         _report_log_end(faults, whole_log, kept, otherwise)
-        has_windows = any(_has_windows(config.signals[table]) for table in tables)
+        has_windows = any(config.signals[table].has_windows for table in tables)
         if has_windows and _lacks_changes(kept, logbook, window_s):
             rule = f"record_every_s = {window_s / 5:g} records more of them"
             near = f"few rows are within {window_s:g} s after a start or an end"
@@ -154,10 +153,6 @@ def _report_log_end(
     if later:
         told = f"{path} ends at {rfc3339(ends_at)}; rows with {shown(otherwise)} after that: {later}"
         print(printable(f"{told}; add faults that have begun since then"))
-
-
-def _has_windows(table: SignalsTable) -> bool:
-    return any(not MOMENTARY.issuperset(table.features_of(value)) for value in table.values)
 
 
 def _listed(names: Sequence[str]) -> str:

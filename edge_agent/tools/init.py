@@ -230,9 +230,9 @@ class _Form:
         if self._examples:
             document["tasks"][values["task"]]["examples"] = self._examples
         if self._proposal is not None:
-            document["signals"] = self._proposal.tables()
+            tables = document["signals"] = self._proposal.tables(values.get("task", "machines"))
             for task in document["tasks"].values():
-                task["signals"] = [*document["signals"]] if self._proposal.more else self._proposal.name
+                task["signals"] = [*tables] if self._proposal.more else next(iter(tables))
         # The service has its own folder.
         is_service = self._options.out.absolute().parent == DEFAULT_PATH.parent
         return document if is_service else {"state_dir": "state", **document}

@@ -141,7 +141,7 @@ def test_both_tables_are_proposed_if_topics_may_end_in_parts_or_in_machines() ->
 def test_the_proposal_is_a_configuration() -> None:
     proposal = propose(heard(*PLAIN))
     tables = "".join(f"{name} = {toml(value)}\n" for name, value in proposal.table()["values"].items())
-    settings: Config = config(f"[signals.{proposal.name}]\n[signals.{proposal.name}.values]\n{tables}")
+    settings: Config = config(f"[signals.plant]\n[signals.plant.values]\n{tables}")
     assert settings.signals["plant"].field_names()[:2] == ["state.last", "state.mean_10m"]
     assert proposal.values["state"].table == {
         "topic": "plant/+/state",
@@ -243,6 +243,12 @@ def test_a_number_that_only_rises_at_every_machine_is_known() -> None:
     proposal = propose(heard(*((f"plant/pump-{n}/state", text) for n in (7, 8) for text in documents), *seldom))
     assert [name for name, value in proposal.values.items() if value.only_rises] == ["seq"]
     assert any("seq only rose meanwhile" in line for line in found_lines(proposal))
+    # Machines of every kind count, so that says nothing of their kind.
+    others = (f'{{"seq":{at},"heat":{at % 7}}}' for at in range(20))
+    both = propose(
+        heard(*(("plant/pump-7/state", text) for text in documents), *(("plant/oven-1/state", text) for text in others))
+    )
+    assert [machines for machines, _ in both.kinds] == [["oven-1"], ["pump-7"]]
 
 
 def test_a_text_among_numbers_gets_no_number() -> None:
@@ -278,8 +284,8 @@ def test_machines_with_another_payload_on_the_same_topics_get_a_table_of_their_o
         name: {"topic": f"plant/+/{name}", "path": ["value"]} for name in ("temperature", "vibration")
     }
     assert not any("shares no value" in text for text in proposal.left_out)
-    assert list(proposal.tables()) == ["plant", "plant_2"]
-    tables = [new_table(name, SignalsTable.model_validate(table)) for name, table in proposal.tables().items()]
+    assert list(proposal.tables("plant")) == ["plant", "plant_2"]
+    tables = [new_table(name, SignalsTable.model_validate(table)) for name, table in proposal.tables("plant").items()]
     for message in heard(*bare, *wrapped, *bare):
         for table in tables:
             list(table.receive(message.topic, message.payload, is_retained=False, now=1.8e9))
@@ -346,7 +352,7 @@ def test_sparkplug_without_births_or_beside_topics_is_named() -> None:
     assert set(proposal.values) == {"vibration", "temperature", "state"}
     (other,) = proposal.more
     assert (other.keys["node"], set(other.values)) == ("n", {"motor_temp", "runs"})
-    assert list(proposal.tables()) == ["plant", "P"]
+    assert list(proposal.tables("state")) == ["state", "P"]
     assert propose([*heard(*PLAIN), *data]).left_out[-1] == left_out
 
 

@@ -303,8 +303,8 @@ def test_listening_proposes_the_values_of_a_plant(
     ):
         words = ("--host", "127.0.0.1", "--port", str(port), "--discover", "plant/#, edgeai/#", "--listen", "1")
         whole = written(*BOARD, *TASK, *words)
-        assert whole.tasks["pump-triage"].signals == "plant"
-        assert set(whole.signals["plant"].values) == {"vib", "temp"}
+        assert whole.tasks["pump-triage"].signals == "pump-triage"
+        assert set(whole.signals["pump-triage"].values) == {"vib", "temp"}
         out = capsys.readouterr().out
         assert "machines (2): p1, p2" in out
         assert """pump-triage '{"temp": {"last": 7.5}}'""" in out
@@ -317,11 +317,12 @@ def test_listening_proposes_the_values_of_a_plant(
         assert "--discover: no values in " in capsys.readouterr().err
         with wakes_sparkplug(port):
             mixed = written(*BOARD, *TASK, *words[:-3], "plant/#, spBv1.0/#", "--listen", "1.5", "--rebirth", "--force")
-        assert mixed.tasks["pump-triage"].signals == ("plant", "P")
+        assert mixed.tasks["pump-triage"].signals == ("pump-triage", "P")
         assert set(mixed.signals["P"].values) == {"vib"}
         assert "warning: not in both tables: temp; give" in capsys.readouterr().out
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
         answering(monkeypatch, iter(["vib", "", "", ""]))
-        assert set(written(*BOARD, *TASK, *words, "--system", "x", "--force").signals["plant"].values) == {"temp"}
+        chosen = written(*BOARD, *TASK, *words, "--system", "x", "--force")
+        assert set(chosen.signals["pump-triage"].values) == {"temp"}
     assert cli.main(["init", *BOARD, *TASK, *words, "--force"]) == cli.EXIT_USAGE
     assert "cannot be reached" in capsys.readouterr().err
