@@ -126,6 +126,14 @@ def test_a_table_of_signals_that_nothing_uses_is_a_hint(tmp_path: Path) -> None:
     assert config_hints(load(tmp_path, f"[signals.pump]\nrecord_every_s = 60\n{VALUE}")) == []
 
 
+def test_readings_of_short_windows_for_a_model_of_whole_ones_are_a_hint(tmp_path: Path) -> None:
+    odd = USER.replace("generate", "unusual")
+    (hint,) = config_hints(load(tmp_path, VALUE + odd))
+    assert hint.startswith("signals.pump.min_coverage: should be at least 0.95, because")
+    for keys in ("min_coverage = 0.95", 'features = ["last"]'):
+        assert config_hints(load(tmp_path, f"[signals.pump]\n{keys}\n{VALUE}{odd}")) == []
+
+
 @pytest.mark.parametrize(
     ("keys", "fault"),
     [

@@ -18,6 +18,8 @@ MAX_VALUES = 32
 # The agent's loop turns four times a second.
 MIN_EVERY_S = 0.1
 Feature = Literal["last", "mean", "min", "max", "std", "slope", "count", "age_s"]
+# Windows of which less is known look unusual to a model that has learnt whole ones.
+WHOLE_WINDOW = 0.95
 DEFAULT_FEATURES: tuple[Feature, ...] = ("last", "mean", "min", "max", "std", "slope")
 # Features of the present moment, which need no window.
 MOMENTARY: frozenset[Feature] = frozenset({"last", "age_s"})
@@ -228,6 +230,11 @@ class SignalsTable(Table):
 
     def features_of(self, name: str) -> tuple[Feature, ...]:
         return self.values[name].features or self.features
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether a feature says more than the moment."""
+        return any(not MOMENTARY.issuperset(self.features_of(value)) for value in self.values)
 
     def max_age_of(self, name: str) -> float:
         """How long a value holds, in seconds; infinite if until the next one."""

@@ -13,6 +13,7 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.extract import ExtractTask
 from edge_agent.core.kinds.generate import GenerateTask
 from edge_agent.core.messages import Message
+from edge_agent.core.signal_tables import WHOLE_WINDOW
 from edge_agent.loader import load_config
 from edge_agent.signals.discovery import propose
 from edge_agent.tools import init
@@ -305,6 +306,7 @@ def test_listening_proposes_the_values_of_a_plant(
         whole = written(*BOARD, *TASK, *words)
         assert whole.tasks["pump-triage"].signals == "pump-triage"
         assert set(whole.signals["pump-triage"].values) == {"vib", "temp"}
+        assert whole.signals["pump-triage"].min_coverage == 0.5
         out = capsys.readouterr().out
         assert "machines (2): p1, p2" in out
         assert """pump-triage '{"temp": {"last": 7.5}}'""" in out
@@ -320,6 +322,8 @@ def test_listening_proposes_the_values_of_a_plant(
         assert mixed.tasks["pump-triage"].signals == ("pump-triage", "P")
         assert set(mixed.signals["P"].values) == {"vib"}
         assert "warning: not in both tables: temp; give" in capsys.readouterr().out
+        odd = written(*BOARD, "--task", "odd", "--kind", "unusual", *words, "--force")
+        assert odd.signals["odd"].min_coverage == WHOLE_WINDOW
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
         answering(monkeypatch, iter(["vib", "", "", ""]))
         chosen = written(*BOARD, *TASK, *words, "--system", "x", "--force")
