@@ -335,8 +335,8 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             tracked.since, tracked.dropped_from, tracked.compared_rows = kept[-1].number, drop.before, 0
             tracked.dropped_to = drop.right, drop.audits
             tracked.due_at = 0.0
-        elif tracked.dropped_from is not None and assessment.audits >= _BACK_AFTER_AUDITS:
-            is_back = upper_bound(assessment.right, assessment.audits, config.confidence) >= tracked.dropped_from
+        elif tracked.dropped_from is not None and len(newest := assessment.newest) >= _BACK_AFTER_AUDITS:
+            is_back = upper_bound(sum(newest), len(newest), config.confidence) >= tracked.dropped_from
             tracked.dropped_from = None if is_back else tracked.dropped_from
         if tracked.since or counted_rows:
             self._note_refuted(tracked, is_refuted=bool(tracked.since) or not assessment.held_out)

@@ -341,6 +341,23 @@ def test_held_out_rows_say_nothing_about_a_fitted_map_or_after_a_drop() -> None:
         assert bench.feedback.facts()["t"].is_unproven
 
 
+def test_a_lower_accuracy_is_over_once_the_newest_audits_show_none() -> None:
+    bench = Bench(text=PROMISED)
+    tracked = bench.feedback._tracked["t"]
+    tracked.dropped_from = 1.0
+
+    def audit(numbers: range, label: str) -> float | None:
+        for number in numbers:
+            bench.answer(number)
+            bench.mark(number, label)
+        bench.settle()
+        return tracked.dropped_from
+
+    assert audit(range(20), "b") == 1.0
+    assert audit(range(20, 50), "a") == 1.0
+    assert audit(range(50, 120), "a") is None
+
+
 @pytest.mark.expects_warning
 def test_held_out_rows_that_audits_refuted_stay_refuted_under_another_definition() -> None:
     bench = Bench(text=PROMISED)

@@ -26,6 +26,8 @@ MIN_ANSWERED = 0.9
 # How many of the oldest answers are compared with as many of the newest, and with as many before those: a machine that
 # runs in another regime for some hours is no shift.
 SHIFT_ANSWERS = 200
+# Where the accuracy fell and came back, older audits are of the time between.
+NEWEST_AUDITS = 100
 _CONFIDENCE_BINS = 5
 _LABELS = "the labels"
 
@@ -68,6 +70,7 @@ class Assessment:
     asked: int  # Audits up to the last one with feedback, or all of them if they are overdue.
     audits: int  # Those of them that have feedback.
     right: int  # Audits that are right under the map, whatever its score.
+    newest: Sequence[bool]  # Whether each of the newest ones is right, at most NEWEST_AUDITS.
     lower_bound: float | None  # Of the share of right audits; None without any.
     held_out: int  # Rows that training held out which count for a promise like audits.
     held_out_right: int  # Those of them that were answered right.
@@ -134,6 +137,7 @@ def assess(
         asked=len(asked),
         audits=len(outcomes),
         right=sum(outcomes),
+        newest=outcomes[-NEWEST_AUDITS:],
         lower_bound=lower_bound(sum(outcomes), len(outcomes), confidence) if outcomes else None,
         held_out=len(earlier),
         held_out_right=count_right(earlier),
