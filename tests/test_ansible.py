@@ -409,6 +409,7 @@ def test_one_play_makes_passwords_and_rights_and_a_later_one_keeps_them(tmp_path
     rights = (technician.plant / "mosquitto/edge-agent.acl").read_text("utf-8")
     assert "topic read plant/lathe-02/+/vibration\ntopic write plant/+/triage\n" in rights
     assert "topic read other/#\ntopic write deep/#\n" in rights
+    assert "user web\ntopic read deep/#\ntopic read plant/+/triage\n# END boards\n" in rights
     assert "user lathe-01\n" not in rights
 
     broker = Broker(tmp_path / "broker", {})

@@ -201,19 +201,24 @@ class Checks:
         }
         return sum(waiting_of[each] - offered_of[each] for each in promised)
 
-    def _not_here(self, device: str | None, task: str | None) -> list[Document]:
-        """Tasks of which some open checks are here, but not all that their boards wait for.
+    def _count_lacking(self, device: str, task: str) -> int:
+        return min(self._lacking.get((device, task), (0, 0)))
 
-        Those that are not here count as not answered once a newer one is answered.
+    def _not_here(self, device: str | None, task: str | None) -> list[Document]:
+        """Tasks of which not all open checks are here that their boards wait for.
+
+        Those that are not here count as not answered once a newer one is answered. If none is here, perhaps the account
+        may not read their `topic`.
         """
         tasks = (each for each in self._lacking if device in (None, each[0]) and task in (None, each[1]))
-        found = (each for each in tasks if self._open[each] and all(self._lacking[each]))
+        found = (each for each in tasks if self._count_lacking(*each))
         return [
             {
                 "device": device,
                 "task": task,
-                "n": min(self._lacking[device, task]),
+                "n": self._count_lacking(device, task),
                 "is_promised": number_at(self._tasks.by_name[device, task], "min_accuracy") is not None,
+                "topic": None if self._open[device, task] else escaped(self._tasks.check_topic(device, task)),
             }
             for device, task in islice(found, MAX_NEEDS)
         ]
@@ -253,7 +258,12 @@ class Checks:
     def unproven(self, row: Row) -> list[Document]:
         """How far the promises of a board are that are not proven."""
         return [
-            {"task": escaped(name), "answered": promise["answered"], "more": promise["more"]}
+            {
+                "task": escaped(name),
+                "answered": promise["answered"],
+                "more": promise["more"],
+                "lacking": self._count_lacking(row.device, name),
+            }
             for name, _ in tasks_of(row)
             for promise in self.promises(row.device, name)
             if promise["min_accuracy"] is not None and promise["more"] != 0

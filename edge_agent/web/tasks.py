@@ -61,6 +61,12 @@ class Tasks:
             self._publish = publish
             self._origins.clear()
 
+    def check_topic(self, device: str, task: str) -> str:
+        """What to subscribe to for the checks of a task."""
+        document = self.by_name[device, task]
+        pattern = text_at(document, "publish") if text_at(document, "reply") != "output" else None
+        return (pattern and publish_filter(pattern)) or f"{self._boards.base}/infer/#"
+
     def of(self, answer: Answer) -> Document:
         """What `info` says about the answer's task; empty while it is unknown."""
         return self.by_name.get((answer.device or "", answer.task or ""), {})

@@ -262,7 +262,7 @@ def test_the_page_says_how_many_audits_it_lacks_because_an_answer_to_a_newer_one
     bench = Bench()
     for number in range(5):
         bench.audit(number=number)
-    lacking = {"device": "press-04", "task": "triage", "n": 2, "is_promised": False}
+    lacking = {"device": "press-04", "task": "triage", "n": 2, "is_promised": False, "topic": None}
     assert _open_audits(bench, 0, 5) == [lacking]
     bench.mark_and_keep(bench.checks()["checks"][0]["key"], answer="normal")
     assert bench.checks()["not_here"] == [lacking]
@@ -273,6 +273,29 @@ def test_the_page_says_how_many_audits_it_lacks_because_an_answer_to_a_newer_one
     # A health document that has overtaken a check says nothing yet.
     assert _open_audits(bench, 3, 2) == []
     assert _open_audits(bench, 4, 3) == []
+
+
+@pytest.mark.parametrize(
+    ("task", "topic"),
+    [
+        ({}, "edgeai/v1/hall1/+/infer/#"),
+        ({"publish": "plant/{1}/triage"}, "plant/+/triage"),
+        ({"publish": "plant/{1}/triage", "reply": "output"}, "edgeai/v1/hall1/+/infer/#"),
+    ],
+)
+def test_a_page_without_any_check_names_the_topic_that_its_account_may_not_be_allowed_to_read(
+    task: dict[str, str], topic: str
+) -> None:
+    bench = Bench()
+    accuracy = {**answering.ACCURACY, "triage": {"asked": 27, "audits": 0, "open": 27}}
+    tasks = {**TASKS, "triage": {**TASKS["triage"], **task, "min_accuracy": 0.95}}
+    for second in (0, 1):
+        health = {"ts": f"2026-12-01T00:00:0{second}.000Z", "accuracy": accuracy}
+        bench.board("press-04", tasks=tasks, health=health)
+    lacking = {"device": "press-04", "task": "triage", "n": 27, "is_promised": True, "topic": topic}
+    assert bench.checks()["not_here"] == [lacking]
+    (unproven,) = bench.live.answers.checks.unproven(bench.live.rows["press-04"])
+    assert unproven["lacking"] == 27
 
 
 def test_needs_say_what_each_promise_takes() -> None:
@@ -292,7 +315,7 @@ def test_a_board_whose_promise_is_not_proven_says_how_far_it_is() -> None:
     rows["press-04"] = replace(rows["press-04"], why=("promise-unproven",), health={"accuracy": accuracy})
     bench.live.take_rows(list(rows.values()), 0.0)
     boards = {board["device"]: board for board in bench.browser.get("/api/v1/changes").json()["boards"]}
-    assert boards["press-04"]["unproven"] == [{"task": "triage", "answered": 20, "more": 39}]
+    assert boards["press-04"]["unproven"] == [{"task": "triage", "answered": 20, "more": 39, "lacking": 0}]
     assert boards["press-05"]["unproven"] == []
 
 

@@ -540,6 +540,20 @@ def test_who_finds_nothing_to_check_reads_what_only_it_can_change_in_small_print
         expect(view.locator("main .small", has_text="For IT: If no answers arrive at all")).to_be_visible()
 
 
+def test_a_page_that_lacks_all_checks_says_so_instead_of_that_there_is_nothing_to_check(
+    world: World, view: Page
+) -> None:
+    lacking = {"device": CRITICAL, "task": "triage", "n": 27, "is_promised": True, "topic": "plant/+/triage"}
+    none = {"open": 0, "checks": [], "reason": "silence", "not_here": [lacking]}
+    view.route("**/api/v1/checks*", lambda route: route.fulfill(json={**world.page.get("checks"), **none}))
+    view.goto(f"{world.page.url}/#/check")
+    expect(view.locator("main .trouble")).to_contain_text("27 checks, none of which this page has")
+    expect(view.locator("main .trouble")).to_contain_text("For IT: May the account web read plant/+/triage?")
+    expect(view.locator("#check-title")).to_have_text(
+        "This page has nothing to check, although boards wait for answers."
+    )
+
+
 def test_a_lost_broker_and_a_lost_server_are_told_by_a_bar(tmp_path: Path, world: World) -> None:
     with Mosquitto(tmp_path, free_port()) as broker, staged(broker.port), PageProcess(tmp_path, broker.port) as page:
         with tab(world.browser) as view:

@@ -329,19 +329,22 @@ export function checksScreen({ route, redraw }) {
 
   function nothing() {
     const isOnlyHere = route().values.size > 0 && !open().length && !data.unheard && live.openChecks > 0;
+    // The lines above it say why.
+    const isElsewhere = data.not_here.length > 0 && [null, "silence"].includes(data.reason);
     return h("div", { class: "card", key: "none" },
       h("h2", { id: "check-title", tabindex: "-1" },
         isOnlyHere
           ? t("checks.none.here", { names: choice().join(" · "), n: live.openChecks })
-          : data.unheard ? t("checks.unheard", { n: data.unheard }) : t("checks.none")),
-      open().length || isOnlyHere ? null : reasonView(data, t("checks.none.why")),
+          : data.unheard ? t("checks.unheard", { n: data.unheard }) : t(isElsewhere ? "checks.none.elsewhere" : "checks.none")),
+      open().length || isOnlyHere || isElsewhere ? null : reasonView(data, t("checks.none.why")),
       route().values.size ? h("p", { class: "buttons", key: "all" }, link("check", { class: "button" }, t("checks.all"))) : null);
   }
 
   function notHere() {
-    return (data.not_here ?? []).map(({ device, task, n, is_promised: isPromised }) =>
+    return data.not_here.map(({ device, task, n, topic, is_promised: isPromised }) =>
       h("p", { class: isPromised ? "trouble" : "quiet", key: `not-here ${device} ${task}` },
-        t("checks.not_here", { n, device, task })));
+        t(topic ? "checks.not_here.any" : "checks.not_here", { n, device, task }),
+        topic ? [" ", t("for_it", { words: t("checks.not_here.topic", { topic, task }) })] : null));
   }
 
   function leftOut() {

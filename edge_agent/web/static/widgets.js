@@ -117,8 +117,10 @@ export function whyView(board) {
   const nameOf = (phrase) => phrase.split(":", 1)[0];
   const isStale = board.level === "stale";
   const phrases = (board.why ?? []).filter((phrase) => !alarms.includes(nameOf(phrase)));
-  // Nobody can answer checks that were not asked yet.
-  const todoOf = (name) => (name === "promise-unproven" && !board.open_checks ? "unproven.none" : `todo.${name}`);
+  // Nobody can answer checks that were not asked yet, or that this page does not have.
+  const isLacking = board.unproven?.some(({ lacking }) => lacking);
+  const unproven = board.open_checks ? "todo.promise-unproven" : isLacking ? "unproven.not_here" : "unproven.none";
+  const todoOf = (name) => (name === "promise-unproven" ? unproven : `todo.${name}`);
   const todos = phrases.map((phrase) => todoOf(nameOf(phrase))).filter(has);
   const ofLevel = phrases.some((phrase) => phrase.startsWith("not heard yet")) ? "" : `todo.${board.level}`;
   if (!todos.length && (isStale || !alarms.length) && has(ofLevel)) todos.push(ofLevel);
