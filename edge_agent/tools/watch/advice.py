@@ -12,7 +12,8 @@ ADVICE = {
     "starting": "its model is loading: wait, which takes minutes on a slow card",
     "stopped": "`systemctl start edge-agent` on it, or look at its power, unless this is intended",
     # Reasons of `state`
-    "connection-lost": "check its power and network, then `systemctl status edge-agent` on it; if it hangs, restart it",
+    "connection-lost": "check its power and network, then `systemctl status edge-agent` on it; if it hangs, restart "
+    "it; if it runs, `edge-agent doctor` says whether the broker refuses it",
     "model-load-failed": "copy its bundle there again, or send `model-switch`: it tries again every minute",
     "model-changed": "wait: it restarts and verifies the files",
     "drain command": "send `edge-agent command resume`, unless this is intended",

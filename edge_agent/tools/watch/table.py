@@ -37,6 +37,9 @@ STYLES = {
     BoardLevel.OK: "green",
 }
 
+# More boards than these that were never heard take one row.
+_MAX_MISSING = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -80,9 +83,22 @@ def site_view(
         table.add_column(column.title, justify=justify, no_wrap=True, min_width=column.min_width)
     overflow: OverflowMethod = "ellipsis" if is_compact else "fold"
     table.add_column("WHAT IS WRONG", ratio=1, min_width=12, overflow=overflow, no_wrap=is_compact)
+    missing = [row for row in rows if row.level is BoardLevel.MISSING]
+    if len(missing) > _MAX_MISSING:
+        # Most boards of a fleet that is being installed; those that died must not be below them.
+        rows = [row for row in rows if row.level is not BoardLevel.MISSING]
+        devices = [row.device for row in missing]
+        names = f"{devices[0]} … {devices[-1]}" if is_compact else ", ".join(devices)
+        (why,) = with_advice(missing[0].why, "missing")
+        of_all = (_cell(f"{len(missing)} boards"), _cell(_level(missing[0])), *(_cell(None) for _ in columns[2:]))
+        table.add_row(*of_all, Text(printable(f"{names}: {why}")))
     for row in rows[:max_rows]:
         table.add_row(*(_cell(column.cell(row)) for column in columns), _wrong(row, wall, "; " if is_compact else "\n"))
     return Group(head, *([Text(printable(trouble), "bold white on red")] if trouble else []), table)
+
+
+def _level(row: Row) -> Text:
+    return Text(level_word(row.level), STYLES[row.level])
 
 
 def level_word(level: BoardLevel) -> str:
@@ -163,7 +179,7 @@ def _figure(path: str) -> Callable[[Row], str | None]:
 
 TABLE_COLUMNS = (
     Column("BOARD", lambda row: Text(printable(row.device)[:64], "bold"), is_number=False),
-    Column("STATE", lambda row: Text(level_word(row.level), STYLES[row.level]), is_number=False, min_width=8),
+    Column("STATE", _level, is_number=False, min_width=8),
     Column("TEMP", _temperature, min_width=4),
     Column("QUEUE", _queue, min_width=5),
     Column("TOK/S", _figure("inference.decode_tok_s"), min_width=5),

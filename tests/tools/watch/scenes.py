@@ -1,5 +1,6 @@
 """A site as an operator may meet it, and its table as text."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -25,9 +26,11 @@ def play(site: Site, device: str, at: float = NOW, **changes: Any) -> None:
     say(site, device, "health", boards.health(1, device, at=WALL + at, **changes), at)
 
 
-def mixed_site() -> Site:
-    """One board of each kind that an operator meets."""
-    site = Site("r", "hall1")
+def mixed_site(expected: Sequence[str] = ()) -> Site:
+    """One board of each kind that an operator meets, and those of `expected` that were never heard."""
+    site = Site("r", "hall1", expected=expected)
+    if expected:
+        site.on_connected(0.0)
     play(site, "conveyor-01", thermal__soc_c=56.0, thermal__headroom_c=29.0)
     play(
         site,

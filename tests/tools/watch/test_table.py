@@ -24,6 +24,14 @@ def test_the_worst_boards_come_first_with_what_is_wrong() -> None:
     assert "last health 90 s ago, due every 10 s" in text
 
 
+def test_boards_that_were_never_heard_do_not_hide_one_that_died() -> None:
+    lines = plain(mixed_site([f"new-{number}" for number in range(47)]), 140)
+    assert lines[0].startswith("hall1  53 boards  47 MISSING  1 OFFLINE")
+    rows = [line.split()[:3] for line in lines[2:] if not line.startswith(" ")]
+    assert rows[:2] == [["47", "boards", "MISSING"], ["oven-2", "OFFLINE", "–"]]
+    assert "new-0, new-1, new-10, new-11" in " ".join(" ".join(lines).split())
+
+
 def test_machines_that_lack_values_are_named_with_them() -> None:
     def words(lacking: Any, **more: int) -> str:
         site = Site("r", "hall1")
