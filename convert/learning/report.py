@@ -148,6 +148,19 @@ class TaskQuality:
         return {label: count for label, count in self.judged_by_label.items() if count < FEW_ROWS}
 
     @property
+    def why_labels_are_missing(self) -> str | None:
+        """Which labels with enough held-out rows were never right, and what may help; None if there are none."""
+        counts = self.judged_by_label
+        never = [label for label, count in counts.items() if count >= FEW_ROWS and not self.confusion[label][label]]
+        if self.is_agreement or not never:
+            return None
+        shown = ", ".join(f"{escaped(label)} (0 of {counts[label]:,} rows)" for label in never)
+        frequent = max(counts, key=counts.__getitem__)
+        fewer = "" if frequent in never else f", or fewer rows of {escaped(frequent)},"
+        helps = f"more --steps or --minutes, more rows or groups of them{fewer} may help"
+        return f"task {escaped(self.name)}: the judged models never recognized {shown}; {helps}"
+
+    @property
     def is_teacher_doubtful(self) -> bool:
         """Whether the teacher is right less often than a usual method that has learnt from the labelled rows alone."""
         teacher, baseline = self.teacher, self.baseline

@@ -434,6 +434,21 @@ def test_a_model_no_better_than_one_answer_is_useless(tmp_path: Path) -> None:
     assert not task_quality(rows, build_table(rows), unlike, None).is_useless
 
 
+def test_labels_that_were_never_right_are_named_with_what_may_help(tmp_path: Path) -> None:
+    rows = read(tmp_path, lines(200))
+    calm, loud = ([row for row in rows if row.answer == label] for label in ("calm", "loud"))
+
+    def warning(few: int, right: int) -> str | None:
+        answers = answered([*calm, *loud[:few]], range(len(calm) + right, len(calm) + few))
+        return task_quality(rows, build_table(rows), answers, None).why_labels_are_missing
+
+    assert (warning(10, 1), warning(9, 0)) == (None, None)
+    assert warning(10, 0) == (
+        "task sound: the judged models never recognized loud (0 of 10 rows); more --steps or --minutes, more rows or "
+        "groups of them, or fewer rows of calm, may help"
+    )
+
+
 def test_many_rows_are_held_out_in_one_part(tmp_path: Path) -> None:
     [fold], words = folds_of(read(tmp_path, lines(1000)), 0)
     assert (len(fold.train), len(fold.held_out)) == (800, 200)
