@@ -1,4 +1,4 @@
-// All boards, worst first. Rows never move under a pointer, a finger or the focus.
+// All boards, worst first. Rows do not move while somebody points at them, touches them or has the focus there.
 
 import { h } from "./dom.js";
 import { ageOf, isOld, live } from "./live.js";
@@ -8,6 +8,7 @@ import {
   boardAddress,
   button,
   isHeld,
+  isInUse,
   isWall,
   levelMark,
   link,
@@ -52,7 +53,7 @@ export function boardsScreen({ route, redraw }) {
   }
 
   function view() {
-    const isHere = !isWall && isHeld(LIST);
+    const isHere = !isWall && isHeld(LIST) && isInUse();
     if (!isHere || sortedFor !== level()) sort();
     // While the list is held, levels and figures change, but nothing that would move a row.
     const boards = shown.map((device) => {
@@ -61,10 +62,11 @@ export function boardsScreen({ route, redraw }) {
       const gone = { device, level: "unknown", why: [t("boards.gone")], isFresh: was.isFresh };
       return board ? { ...board, was } : { ...gone, was: gone };
     });
-    const rows = boards.filter(
-      (board) => isFound(board) && (isHere ? passes({ ...board, level: sorted.get(board.device).level }) : passes(board)),
-    );
-    const calm = level() === "bad" && !find ? boards.filter((board) => sorted.get(board.device).level === "ok") : [];
+    const passed = (board) => passes(sorted.get(board.device));
+    // One that got worse stands behind the others.
+    const worse = boards.filter((board) => !passed(board) && passes(board)).map((board) => ({ ...board, was: board }));
+    const rows = [...boards.filter(passed), ...worse].filter(isFound);
+    const calm = level() === "bad" && !find ? boards.filter((board) => !passed(board) && !passes(board)) : [];
     const count = isHere ? changed() : 0;
     return [
       h("h1", { tabindex: "-1", key: "title", class: isWall ? "for-readers" : null }, t("tab.boards")),

@@ -9,6 +9,7 @@ export const isWall = new URLSearchParams(location.search).has("wall");
 export const LEVELS = ["missing", "offline", "stale", "critical", "degraded", "unknown", "starting", "draining", "stopped", "ok"];
 export const URGENT = ["missing", "offline", "stale", "critical"];
 const TYPING_MS = 300;
+const IN_USE_MS = 10_000;
 const SHAPES = {
   missing: "■",
   critical: "■",
@@ -21,6 +22,9 @@ const SHAPES = {
   stopped: "○",
 };
 
+let usedAt = -Infinity;
+for (const name of ["pointermove", "pointerdown", "wheel", "keydown"])
+  document.addEventListener(name, () => (usedAt = performance.now()), { passive: true });
 let typing; // The timer of a filter in which somebody types.
 
 // Shape and word, because colour alone may not carry meaning.
@@ -257,6 +261,11 @@ export function setAddressFilter(route, name, value) {
 export function isHeld(selector) {
   const node = document.querySelector(selector);
   return node !== null && node.matches(":hover, :focus-within");
+}
+
+// True until ten seconds after the pointer or a key was last used: a mouse that rests is nobody about to click.
+export function isInUse() {
+  return performance.now() - usedAt < IN_USE_MS;
 }
 
 // What limits an answer, in words.
