@@ -319,7 +319,10 @@ def _audits(options: argparse.Namespace) -> int:
         "the right label, the true number, or what the reading really was",
         nargs="?",
     ),
-    exclusive(flag("--right", "the answer was right"), flag("--wrong", "the answer was wrong")),
+    exclusive(
+        flag("--right", "the answer was right"),
+        flag("--wrong", "the answer was wrong; of an audit without an answer, that no label is right"),
+    ),
     option("--by NAME", "who gives the feedback"),
     option("--reply-to TOPIC", "the reply topic, where several callers used the id"),
     option("--timeout S", "seconds to wait for the result (default: %(default)s)", SECONDS, default=10.0),

@@ -433,7 +433,7 @@ def find_marked(table: AnswerTable, config: FeedbackConfig, names: Iterable[str]
 
 
 def _label(kept: KeptAnswer, mark: Mark) -> str | None:
-    """The right label; None if it is only known that the output is wrong. Raises CommandError."""
+    """The right label; None if it is only known that the output, or each label, is wrong. Raises CommandError."""
     if mark.answer is not None:
         label = label_of(mark.answer, tuple(kept.scores)) or _ignoring_case(mark.answer, kept.scores)
         if label is None:
@@ -441,6 +441,8 @@ def _label(kept: KeptAnswer, mark: Mark) -> str | None:
             raise CommandError(CommandCode.BAD_FIELD, f"answer: should be one of {words} (got {shown(mark.answer)})")
         return label
     if kept.output is None:
+        if kept.is_audit and not mark.correct:
+            return None  # Such as a new fault: as an open audit, it would end a promise without counting as wrong.
         raise CommandError(CommandCode.BAD_FIELD, "correct: the reply had no output; send the right label as `answer`")
     if mark.correct:
         return kept.output

@@ -159,7 +159,19 @@ def test_an_answer_that_was_not_given_needs_the_right_label() -> None:
     bench = Bench(text=ON + TASK + "min_score = 0.9\n")
     bench.answer(1)
     assert refusal(lambda: bench.mark(1, correct=True))[0] == "bad_field"
+    assert refusal(lambda: bench.mark(1, correct=False))[0] == "bad_field"
     assert bench.mark(1, "b") == {"task": "t", "output": None, "answer": "b", "is_right": None}
+
+
+def test_an_audit_without_an_answer_counts_as_wrong_if_no_label_is_right() -> None:
+    bench = Bench(text=ON + TASK + "audit_rate = 1\nmin_score = 0.9\n")
+    assert bench.answer(1)
+    assert refusal(lambda: bench.mark(1, correct=True))[0] == "bad_field"
+    assert bench.mark(1, correct=False) == {"task": "t", "output": None, "answer": None, "is_right": None}
+    bench.settle()
+    health = bench.learning.as_health(0.0)["accuracy"]["t"]
+    assert (health["accuracy"], health["audits"], health["open"]) == (0.0, 1, 0)
+    assert bench.feedback.export("t", after=0, limit=9)["answers"][0]["label"] is None
 
 
 def teach(bench: Bench, *, rows: int = 60) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import dropwhile
 
 from edge_agent.core.score_map import ScoreMap
@@ -29,6 +29,8 @@ SHIFT_ANSWERS = 200
 # Where the accuracy fell and came back, older audits are of the time between.
 NEWEST_AUDITS = 100
 _CONFIDENCE_BINS = 5
+# Instead of the score of an answer that is refused: a promise is for answers that are given, from a score of 0 on.
+_NEVER_GIVEN = -1.0
 _LABELS = "the labels"
 
 
@@ -116,13 +118,24 @@ def assess(
     asked = [answer for answer in answers if answer.is_audit]
     while asked and not asked[-1].is_marked and not is_overdue:
         asked.pop()
-    audits = [JudgedAnswer.of(answer.scores, answer.label, score_map) for answer in asked if answer.is_marked]
+    answered = [answer for answer in asked if answer.is_marked]
+    audits = [JudgedAnswer.of(answer.scores, answer.label, score_map) for answer in answered]
     outcomes = [audit.is_right for audit in audits]
     earlier = [] if _contradict(audits, held_out, confidence) else held_out
     promised = None
     if min_accuracy is not None and len(audits) >= MIN_ANSWERED * len(asked):
-        others = [score_map.best(answer.scores)[1] for answer in recent if not answer.is_audit]
-        judged = [*earlier, *audits]
+        others = [
+            _NEVER_GIVEN if answer.is_refused else score_map.best(answer.scores)[1]
+            for answer in recent
+            if not answer.is_audit
+        ]
+        judged = [
+            *earlier,
+            *(
+                replace(audit, score=_NEVER_GIVEN) if answer.is_refused else audit
+                for answer, audit in zip(answered, audits, strict=True)
+            ),
+        ]
         evidence = hashlib.sha256(repr((judged, min_accuracy, confidence)).encode()).hexdigest()[:16]
         if tested is None or tested.evidence != evidence:
             promised = promise.find_promise(judged, others, min_accuracy, confidence)
@@ -133,7 +146,7 @@ def assess(
         map=score_map,
         has_new_map=new_map is not None,
         compared_rows=len(rows) if is_due else compared_rows,
-        given=_share_given(recent, asked, earlier, promised, score_map) if min_accuracy is None or promised else 0.0,
+        given=_share_given(recent, promised) if min_accuracy is None or promised else 0.0,
         asked=len(asked),
         audits=len(outcomes),
         right=sum(outcomes),
@@ -155,20 +168,10 @@ def _contradict(audits: Sequence[JudgedAnswer], held_out: Sequence[JudgedAnswer]
     return upper_bound(count_right(audits), len(audits), confidence) < share_right(held_out)
 
 
-def _share_given(
-    recent: Sequence[Answer],
-    asked: Sequence[Answer],
-    held_out: Sequence[JudgedAnswer],
-    promised: promise.Promise | None,
-    score_map: ScoreMap,
-) -> float | None:
-    if promised is None:
-        return sum(answer.output is not None for answer in recent) / len(recent) if recent else None
-    # Those of which the promise knows the coverage; some reach its threshold, but are refused.
-    counted = [answer for answer in recent if not answer.is_audit] + [answer for answer in asked if answer.is_marked]
-    refused = [answer for answer in counted if answer.is_refused]
-    reach = sum(score_map.best(answer.scores)[1] >= promised.threshold for answer in refused)
-    return promised.coverage - reach / (len(counted) + len(held_out))
+def _share_given(recent: Sequence[Answer], promised: promise.Promise | None) -> float | None:
+    if promised is not None:
+        return promised.coverage
+    return sum(answer.output is not None for answer in recent) / len(recent) if recent else None
 
 
 def _has_confirmed(answers: Sequence[Answer]) -> bool:

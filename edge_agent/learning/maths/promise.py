@@ -37,7 +37,8 @@ def find_promise(
     """The lowest threshold that the audits prove; None if they prove none.
 
     audits: of answers drawn at random. unlabelled: confidences of other answers, whose quantiles are the thresholds to
-    try; the guarantee needs thresholds that the audits do not choose. Where there are few, fixed ones are tried.
+    try; the guarantee needs thresholds that the audits do not choose. Where there are few, fixed ones are tried. An
+    answer that is never given has a negative confidence in both.
 
     The chance that answers above the threshold are right less often than `min_accuracy` is at most 1 - `confidence`,
     whatever the confidences are worth. Thresholds are tested from the highest one that has enough audits to prove
@@ -74,5 +75,5 @@ def _thresholds(unlabelled: Sequence[float]) -> Sequence[float]:
     if len(unlabelled) < _MIN_UNLABELLED:
         return _FIXED
     falling = sorted(unlabelled, reverse=True)
-    quantiles = {falling[len(falling) * number // _THRESHOLDS - 1] for number in range(1, _THRESHOLDS)}
+    quantiles = {max(0.0, falling[len(falling) * number // _THRESHOLDS - 1]) for number in range(1, _THRESHOLDS)}
     return sorted(quantiles | {0.0}, reverse=True)

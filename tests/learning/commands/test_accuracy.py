@@ -82,6 +82,11 @@ def test_a_promise_names_its_coverage_or_the_audits_that_are_missing() -> None:
     assert [measure(export(*right, min_accuracy=asked)).given for asked in (0.9, 0.95)] == [1.0, 0.0]
     refused = answer(59, 0.9, None, output=None, is_audit=False, is_marked=False, is_refused=True)
     assert measure(export(*right, refused, min_accuracy=0.9)).given == pytest.approx(58 / 59)
+    wrong = [answer(number, 0.9, None, output=None, is_refused=True) for number in range(60, 70)]
+    found = measure(export(*right, *wrong, min_accuracy=0.9))
+    # What is never given breaks no promise.
+    assert found.given == pytest.approx(58 / 68)
+    assert (found.audits.right, found.audits.total) == (58, 68)
     nine, more, most = measure(export(*right)).promises
     assert (nine.coverage, nine.missing) == (1.0, 0)
     # 59 right ones of 59 prove 0.95, 299 of 299 prove 0.99.
