@@ -17,6 +17,7 @@ from edge_agent.learning.maths.calibration import JudgedAnswer, bins
 from edge_agent.learning.maths.export import Export, read_export
 from edge_agent.learning.maths.numbers import MAX_AUDITS, JudgedNumber, falls_short
 from edge_agent.tools.bus import Bus, NoAnswerError
+from edge_agent.web.promise import promises
 from tests.helpers.processes import EdgeAgent
 
 BUS = Bus(mqtt=MqttConfig(), site="plant", device="b1")
@@ -92,6 +93,15 @@ def test_a_promise_names_its_coverage_or_the_audits_that_are_missing() -> None:
     # 59 right ones of 59 prove 0.95, 299 of 299 prove 0.99.
     assert (more.coverage, more.missing) == (None, 1)
     assert most.missing == 241
+
+
+def test_the_audits_missing_to_give_all_answers_are_the_number_of_the_page() -> None:
+    answers = [answer(number, 0.9, "a") for number in range(1, 21)]
+    answers += [answer(number, 0.55, "b") for number in range(21, 31)]
+    nine = measure(export(*answers)).promises[0]
+    health = {"asked": 30, "audits": 30, "accuracy": 20 / 30}
+    (shown, _) = promises({"labels": ["a", "b"], "audit_rate": 0.1}, health)
+    assert nine.missing < nine.missing_for_all == shown["more"]
 
 
 @pytest.mark.parametrize(("rare", "is_noted"), [(2, True), (40, False)])

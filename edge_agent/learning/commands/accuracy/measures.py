@@ -65,7 +65,9 @@ class PossiblePromise:
     min_accuracy: float
     coverage: float | None
     score: float | None
-    missing: int  # Answers to audits that would prove it if all of them that count were right.
+    missing: int
+    """Answers to audits that would prove it of the surest answers alone, if all that count were right."""
+    missing_for_all: int  # The same for a promise of all answers, which is the number that the page shows.
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,14 +216,16 @@ def _possible_promise(
 ) -> PossiblePromise:
     """judged: audits and held-out rows."""
     if (proven := assessed.promise) is not None:
-        return PossiblePromise(target, proven.coverage, proven.threshold, 0)
+        return PossiblePromise(target, proven.coverage, proven.threshold, 0, 0)
     missing = []
     for at in _SCORES:
         reach = [answer for answer in judged if answer.score >= at]
         if share := sum(score >= at for score in scores) / len(scores):
             missing.append(math.ceil(missing_audits(count_right(reach), len(reach), target, confidence) / share))
     to_answer = answers_needed(assessed.audits, assessed.asked)
-    return PossiblePromise(target, None, None, max(1, to_answer, min(missing)))
+    # The first score is 0, which all answers reach.
+    at_least, for_all = (max(1, to_answer, number) for number in (min(missing), missing[0]))
+    return PossiblePromise(target, None, None, at_least, for_all)
 
 
 def evidence_words(measures: Measures) -> str:
@@ -289,13 +293,14 @@ def tables_of(measures: Measures) -> list[Table]:
         ),
         Table(
             "What could be promised",
-            ("min_accuracy", "answers given", "min score", "audits missing, at least"),
+            ("min_accuracy", "answers given", "min score", "right audits missing, at least", "to give all answers"),
             [
                 (
                     f"{promised.min_accuracy:.2f}",
                     percent(promised.coverage),
                     UNKNOWN if promised.score is None else f"{promised.score:.3f}",
                     str(promised.missing),
+                    str(promised.missing_for_all),
                 )
                 for promised in measures.promises
             ],
