@@ -39,6 +39,10 @@ class Answer:
     is_retained: bool
     is_check: bool = False
     """Whether it asks for feedback."""
+    asked_at: float | None = None
+    """When its board gave it, like `model` known of a check alone."""
+    model: str | None = None
+    """The SHA-256 of the model that gave it."""
     is_closed: bool = False
     """Whether the board has feedback on it already, or no longer keeps it."""
     mark: "Mark | None" = None

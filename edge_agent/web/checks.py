@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from edge_agent.core.clock import parse_timestamp
 from edge_agent.tools.watch.site import Document, Row, number_at, object_at, text_at, time_at
 from edge_agent.web.answer import Answer, Wanted, reading_of
 from edge_agent.web.boards import escaped, tasks_of
 from edge_agent.web.journal import Entry
+from edge_agent.web.open_audits import OpenAudits
 from edge_agent.web.promise import promises
 from edge_agent.web.tasks import Tasks
 
@@ -37,66 +37,13 @@ class Checks:
         self._bytes = 0
         self._without_input: set[tuple[str, str]] = set()
         self._open: Counter[tuple[str, str]] = Counter()
-        # Since when the oldest open audit of a task waits, as its board said last.
-        self._open_since: dict[tuple[str, str], str | None] = {}
-        # How many of a task's open audits are not kept here, by the newest two health documents of its board: a single
-        # one may have overtaken a check on its way.
-        self._lacking: dict[tuple[str, str], tuple[int, int]] = {}
-        self._health_at: dict[str, str | None] = {}
+        self._open_audits = OpenAudits(tasks, rows)
 
     def update(self) -> None:
         """Takes what boards and their tasks say now."""
         self._without_input &= self._tasks.by_name.keys()
-        self._close_forgotten()
+        self._open_audits.update(self._kept.values())
         self._open = Counter((answer.device or "", answer.task or "") for answer in self._offered())
-        self._compare_with_health()
-
-    def _compare_with_health(self) -> None:
-        """Counts the open audits that are not kept here.
-
-        Once for each health document, because it says nothing about what came after it.
-        """
-        changed = {
-            device: health_at
-            for device, row in self._rows.items()
-            if (health_at := text_at(row.health, "ts")) not in (None, self._health_at.get(device))
-        }
-        if not changed:
-            return
-        self._health_at.update(changed)
-        kept = Counter(identity[:2] for identity, answer in self._kept.items() if not answer.is_closed)
-        for device, task in self._tasks.by_name:
-            if device in changed:
-                accuracy = object_at(object_at(self._rows[device].health, "accuracy"), task)
-                lacking = max(0, int(number_at(accuracy, "open") or 0) - kept[device, task])
-                last, _ = self._lacking.get((device, task), (lacking, 0))
-                self._lacking[device, task] = lacking, last
-
-    def _close_forgotten(self) -> None:
-        """Closes checks that their boards no longer keep, because older ones than `open_since` cannot be answered."""
-        before = self._open_since
-        self._open_since = {each: self._waits_since(*each) for each in self._tasks.by_name}
-        moved = {
-            each: parse_timestamp(since)
-            for each, since in self._open_since.items()
-            if since is not None and since != before.get(each)
-        }
-        for answer in self._kept.values() if moved else ():
-            each = answer.device or "", answer.task or ""
-            if each not in moved or answer.is_closed or answer.mark is not None:
-                continue
-            if (asked_at := time_at(answer.document(), "ts")) is not None:
-                answer.is_closed = asked_at < (moved[each] or 0.0) - _SAME_TIME_S
-                if not answer.is_closed:
-                    # Nor are those that came later. Parsing thousands would hold up the page.
-                    del moved[each]
-
-    def _waits_since(self, device: str, task: str) -> str | None:
-        """None also for a task with a student, because its figures leave out the student's audits."""
-        row = self._rows.get(device)
-        if row is None or task in object_at(row.health, "students"):
-            return None
-        return text_at(object_at(object_at(row.health, "accuracy"), task), "open_since")
 
     @property
     def kept(self) -> Iterable[Answer]:
@@ -108,7 +55,8 @@ class Checks:
         document = answer.document()
         if document.get("please_check") is not True or not answer.device or not answer.task:
             return True
-        answer.is_check = True
+        answer.is_check, answer.asked_at = True, time_at(document, "ts")
+        answer.model = text_at(document, "model.sha256")
         identity = (answer.device, answer.task, json.dumps(document.get("id")), answer.reply_to(document))
         before = self._kept.get(identity)
         if before is not None and (document.get("repeat") is True or before.payload == answer.payload):
@@ -163,8 +111,12 @@ class Checks:
         for answer in self._kept.values():
             if answer.is_closed or answer.is_retained or answer.mark is not None:
                 continue
-            if (answer.device, answer.task) in tasks and b'"input"' in answer.payload:
+            is_offered = (answer.device, answer.task) in tasks and b'"input"' in answer.payload
+            if is_offered and self._open_audits.counts(answer):
                 yield answer
+
+    def _is_over(self, answer: Answer) -> bool:
+        return answer.is_closed or not self._open_audits.counts(answer)
 
     def count_open(self, device: str, task: str | None = None) -> int:
         """How many checks of a board, or of one of its tasks, people could answer at the last tick."""
@@ -183,7 +135,7 @@ class Checks:
         return {
             "open": len(offered),
             "checks": checks,
-            "closed": shown if any(each.key == shown and each.is_closed for each in self._kept.values()) else None,
+            "closed": shown if any(each.key == shown and self._is_over(each) for each in self._kept.values()) else None,
             "needs": self._needs(wanted.device, wanted.task),
             "not_here": self._not_here(wanted.device, wanted.task),
             "left_out": self._count_left_out(waiting, offered),
@@ -201,22 +153,19 @@ class Checks:
         }
         return sum(waiting_of[each] - offered_of[each] for each in promised)
 
-    def _count_lacking(self, device: str, task: str) -> int:
-        return min(self._lacking.get((device, task), (0, 0)))
-
     def _not_here(self, device: str | None, task: str | None) -> list[Document]:
         """Tasks of which not all open checks are here that their boards wait for.
 
         Those that are not here count as not answered once a newer one is answered. If none is here, perhaps the account
         may not read their `topic`.
         """
-        tasks = (each for each in self._lacking if device in (None, each[0]) and task in (None, each[1]))
-        found = (each for each in tasks if self._count_lacking(*each))
+        tasks = (each for each in self._tasks.by_name if device in (None, each[0]) and task in (None, each[1]))
+        found = (each for each in tasks if self._open_audits.lacking(*each))
         return [
             {
                 "device": device,
                 "task": task,
-                "n": self._count_lacking(device, task),
+                "n": self._open_audits.lacking(device, task),
                 "is_promised": number_at(self._tasks.by_name[device, task], "min_accuracy") is not None,
                 "topic": None if self._open[device, task] else escaped(self._tasks.check_topic(device, task)),
             }
@@ -262,7 +211,7 @@ class Checks:
                 "task": escaped(name),
                 "answered": promise["answered"],
                 "more": promise["more"],
-                "lacking": self._count_lacking(row.device, name),
+                "lacking": self._open_audits.lacking(row.device, name),
             }
             for name, _ in tasks_of(row)
             for promise in self.promises(row.device, name)

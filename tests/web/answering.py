@@ -77,6 +77,7 @@ class Bench:
         level: BoardLevel = BoardLevel.OK,
         tasks: Mapping[str, Any] = TASKS,
         health: Mapping[str, Any] | None = None,
+        model: str = "first",
     ) -> None:
         limits = {"default_deadline_ms": 2000}
         health = {"accuracy": ACCURACY} if health is None else health
@@ -85,7 +86,7 @@ class Bench:
             level=level,
             why=("connection-lost",) if level is BoardLevel.OFFLINE else (),
             state={},
-            info={"tasks": dict(tasks), "limits": limits},
+            info={"tasks": dict(tasks), "limits": limits, "models": [{"sha256": model}]},
             health=dict(health),
             health_age_s=1.0,
             alarms=(),

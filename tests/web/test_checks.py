@@ -332,7 +332,36 @@ def test_a_check_that_its_board_no_longer_keeps_is_no_longer_offered() -> None:
     kept = bench.audit(number=2, ts="2026-11-28T10:00:00.000Z")
     waits = {"asked": 2, "audits": 0, "open": 1, "open_since": "2026-11-28T10:00:00.100Z"}
     students = {"triage": {"student": "s"}}
-    bench.board("press-04", health={"accuracy": {**answering.ACCURACY, "triage": waits}, "students": students})
+    accuracy = {**answering.ACCURACY, "triage": waits}
+    bench.board("press-04", health={"ts": "2026-11-28T10:00:01Z", "accuracy": accuracy, "students": students})
     assert bench.checks()["open"] == 2
-    bench.board("press-04", health={"accuracy": {**answering.ACCURACY, "triage": waits}})
+    bench.board("press-04", health={"ts": "2026-11-28T10:00:02Z", "accuracy": accuracy})
     assert [check["key"] for check in bench.checks()["checks"]] == [kept]
+
+
+@pytest.mark.parametrize("is_asked_anew", [False, True])
+def test_checks_count_for_the_model_in_force_and_come_back_with_it(is_asked_anew: bool) -> None:  # noqa: FBT001
+    bench, seconds = Bench(), itertools.count(10)
+
+    def ask(model: str) -> str:
+        return bench.audit(number=(at := next(seconds)), ts=f"2026-11-28T10:00:{at}Z", model={"sha256": model})
+
+    def offered(model: str, waiting: list[str]) -> list[str]:
+        """What the page offers once its board has said which model is in force and which audits wait."""
+        since = f"2026-11-28T10:00:{10 + asked.index(waiting[0])}Z" if waiting else None
+        figures = {"asked": len(waiting), "audits": 0, "open": len(waiting), "open_since": since}
+        health = {"ts": f"2026-11-28T10:01:{next(seconds)}Z", "accuracy": {**answering.ACCURACY, "triage": figures}}
+        bench.board("press-04", health=health, model=model)
+        checks = bench.checks(shown=asked[0])
+        assert (checks["closed"], checks["not_here"]) == (None if asked[0] in waiting else asked[0], [])
+        return [check["key"] for check in checks["checks"]]
+
+    asked = [ask("first") for _ in range(6)]
+    assert offered("first", asked) == asked
+    first = asked if is_asked_anew else []
+    assert offered("second", first) == first
+    asked += [ask("second") for _ in range(4)]
+    second = asked if is_asked_anew else asked[6:]
+    assert offered("second", second) == second
+    first = asked if is_asked_anew else asked[:6]
+    assert offered("first", first) == first
