@@ -1,11 +1,13 @@
 """From rows without answers to a bundle for tasks of the kind `unusual`, which needs no large model and no PyTorch."""
 
+import math
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import accumulate, combinations, pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,8 @@ from .usual_report import Choice, Noticed, RareRow, UnusualQuality, UnusualTrain
 
 _CANARIES = 20
 _RAREST = 20
+# Neighbours in a run of rare rows are at most so many times as far apart as rows usually are.
+_MAX_GAP = 10
 # In so many rows, each number jumps.
 _JUMP_ROWS = 200
 _MAX_SHOWN = 8
@@ -130,11 +134,20 @@ def _blocks(rows: Sequence[Row]) -> list[int] | None:
 
 
 def _places(rows: Sequence[Row]) -> list[int]:
-    """Of each row, a number that differs by one from those of the rows before and after it of the same machine."""
-    places, place, machine = [0] * len(rows), 0, rows[0].machine
-    for at in sorted(range(len(rows)), key=lambda at: rows[at].machine or ""):
-        place += 1 if rows[at].machine == machine else 1 + RUN_GAP
-        places[at], machine = place, rows[at].machine
+    """Of each row, a number that differs by one from those of the rows before and after it of the same machine.
+
+    Rows that a board noticed may be days apart, so they are no neighbours of one another.
+    """
+    ordered = sorted(range(len(rows)), key=lambda at: rows[at].machine or "")
+    gaps = [
+        (rows[at].time or 0.0) - (rows[before].time or 0.0) if rows[at].machine == rows[before].machine else math.inf
+        for before, at in pairwise(ordered)
+    ]
+    usual_gap = median([gap for gap in gaps if 0 < gap < math.inf] or [math.inf])
+    steps = [1 if gap < math.inf and gap <= _MAX_GAP * usual_gap else 1 + RUN_GAP for gap in gaps]
+    places = [0] * len(rows)
+    for at, place in zip(ordered, accumulate(steps, initial=0), strict=True):
+        places[at] = place
     return places
 
 

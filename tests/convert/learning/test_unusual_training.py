@@ -207,6 +207,19 @@ def test_readings_that_come_again_are_usual_whatever_they_are_called(folder: Pat
         assert ("few rows of a fault are taken for unusual, leak (0 of 6): if the machines" in done.stderr) is is_warned
 
 
+def test_rare_rows_of_a_board_that_are_far_apart_in_time_are_no_run(folder: Path, tmp_path: Path, cli: Cli) -> None:
+    week = [{"ts": at, "machine": "p1", **row} for at, row in enumerate(pump(400))]
+    (tmp_path / "week.jsonl").write_text(lines(week), "utf-8")
+    found = [
+        {"ts": 1000 * at, "machine": "p1", **row, "current": row["current"] + 4} for at, row in enumerate(pump(9), 1)
+    ]
+    (tmp_path / "found.jsonl").write_text(lines(found, answer="usual"), "utf-8")
+    train = ("train", "--tasks", folder / "config.toml", "--unlabelled", tmp_path / "week.jsonl", "--check")
+    rarest = cli(*train, "--labelled", tmp_path / "found.jsonl").stdout.partition("rarest rows")[2]
+    assert rarest.count("found.jsonl") == 5
+    assert "rarest of" not in rarest
+
+
 def test_a_fault_that_nobody_noticed_is_shown_with_its_rows(folder: Path, tmp_path: Path, cli: Cli) -> None:
     rows = [{"ts": at, "machine": "p1", **row} for at, row in enumerate(pump(400))]
     for at in range(200, 210):
