@@ -156,8 +156,8 @@ class TaskQuality:
             return None
         shown = ", ".join(f"{escaped(label)} (0 of {counts[label]:,} rows)" for label in never)
         frequent = max(counts, key=counts.__getitem__)
-        fewer = "" if frequent in never else f", or fewer rows of {escaped(frequent)},"
-        helps = f"more --steps or --minutes, more rows or groups of them{fewer} may help"
+        fewer = "" if frequent in never else f"fewer rows of {escaped(frequent)}, "
+        helps = f"{fewer}more --steps or --minutes, or more rows or groups of them may help"
         return f"task {escaped(self.name)}: the judged models never recognized {shown}; {helps}"
 
     @property

@@ -61,6 +61,18 @@ def test_the_road_without_labels_makes_a_bundle_that_watches(tmp_path: Path) -> 
     assert open_model("default", tmp_path / "compressor-watch").answerer_of("compressor") == "student-compressor"
 
 
+def test_the_rows_of_a_run_are_named_as_the_page_says(tmp_path: Path) -> None:
+    lines = ["ts,machine,oil_temp_c", *(f"{at},IM{at % 4},40" for at in range(2, 13200))]
+    (tmp_path / "week.csv").write_text("\n".join(lines), "utf-8")
+    script = sample("training", "python", "import csv")
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=60)
+    header, *named = (tmp_path / "faults.csv").read_text("utf-8").splitlines()
+    assert header == "ts,machine,oil_temp_c,answer,group"
+    # The time of each row is the number of its line.
+    assert [int(row.split(",")[0]) for row in named] == [at for at in range(12996, 13121) if at % 4 == 3]
+    assert named[0] == "12999,IM3,40,oil cooler,28 March"
+
+
 # The board is this machine, where a training takes too long.
 STAND_INS = """
 edge-agent() { test "$1" = command || command edge-agent "$@" --config board.toml; }

@@ -444,8 +444,8 @@ def test_labels_that_were_never_right_are_named_with_what_may_help(tmp_path: Pat
 
     assert (warning(10, 1), warning(9, 0)) == (None, None)
     assert warning(10, 0) == (
-        "task sound: the judged models never recognized loud (0 of 10 rows); more --steps or --minutes, more rows or "
-        "groups of them, or fewer rows of calm, may help"
+        "task sound: the judged models never recognized loud (0 of 10 rows); fewer rows of calm, more --steps or "
+        "--minutes, or more rows or groups of them may help"
     )
 
 
