@@ -1,13 +1,14 @@
 """One answer of a board, the mark that a person gives it, and which answers a viewer wants."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from edge_agent.core.strict_json import compact_json
+from edge_agent.core.topics import wildcard_values
 from edge_agent.tools.client import object_or_empty
-from edge_agent.tools.watch.site import Document, number_at, object_at, text_at
+from edge_agent.tools.watch.site import Document, number_at, object_at, text_at, texts_at
 from edge_agent.web.boards import escaped, labels_of
 
 # Fields of a reading that tell a person which machine it is from.
@@ -118,20 +119,26 @@ class Wanted:
         if compact_json(name)[1:-1] not in text and name not in answer.topic.casefold():
             return False
         document = answer.document()
-        names = _machine_names(document) if document else (answer.topic,)
+        names = (*_machine_names(document), text_at(document, "topic") or "") if document else (answer.topic,)
         return any(name in each.casefold() for each in names)
 
 
-def machine_of(document: Document) -> str | None:
+def machine_of(document: Document, task: Document) -> str | None:
     """The machine that a reading is from, or else its topic."""
-    return next(_machine_names(document), None)
+    topic = text_at(document, "topic") or ""
+    return next(_machine_names(document), None) or _matched(topic, texts_at(task, "subscribe")) or topic or None
 
 
 def _machine_names(document: Document) -> Iterator[str]:
     fields = object_at(document, "input")
     named = (str(fields[field]) for field in _MACHINE_FIELDS if fields.get(field) is not None)
-    names = (text_at(document, "machine"), *named, text_at(document, "topic"))
-    return (name for name in names if name)
+    return (name for name in (text_at(document, "machine"), *named) if name)
+
+
+def _matched(topic: str, topic_filters: Iterable[str]) -> str | None:
+    """What wildcards match in a topic, by which boards name the machine; it must be a part by which it is found."""
+    names = ("/".join(wildcard_values(topic_filter, topic) or ()) for topic_filter in topic_filters)
+    return next((name for name in names if name and name in topic), None)
 
 
 def reading_of(answer: Answer, document: Document, task: Document) -> Document:
@@ -141,7 +148,7 @@ def reading_of(answer: Answer, document: Document, task: Document) -> Document:
         "device": answer.device,
         "task": answer.task,
         "kind": text_at(task, "kind"),
-        "machine": escaped(machine_of(document)),
+        "machine": escaped(machine_of(document, task)),
         "input": escaped(document.get("input")),
         "labels": escaped(labels_of(task)),
     }

@@ -96,7 +96,7 @@ class Feedback(Part):
             return
         if is_ok:
             self._marks.end(mark, MarkState.KEPT, data=object_at(result, "data"))
-            self._live.journal.add(_entry_of(mark, wall))
+            self._live.journal.add(_entry_of(mark, self._live.answers.tasks.of(mark.answer), wall))
             return
         if text_at(result, "error.code") == CommandCode.NOT_FOUND:
             # The board no longer waits for feedback, so the output need not stay hidden.
@@ -120,10 +120,10 @@ class Feedback(Part):
         return next((mark for mark in awaited if json.dumps(mark.answer.document().get("id")) == request_id), None)
 
 
-def _entry_of(mark: Mark, wall: float) -> Entry:
+def _entry_of(mark: Mark, task: Document, wall: float) -> Entry:
     document = mark.answer.document()
     details = {
-        "machine": machine_of(document),
+        "machine": machine_of(document, task),
         "id": document.get("id"),
         "corrects": None if mark.before is None else _words(mark.before),
     }

@@ -23,7 +23,14 @@ from tests.web.pages import HOST, LOOPBACK, WRITE, Browser
 
 LABELS = ["normal", "imbalance", "bearing fault"]
 TASKS: dict[str, Any] = {
-    "triage": {"kind": "classify", "labels": LABELS, "audit_rate": 0.1, "min_accuracy": None, "publish": None},
+    "triage": {
+        "kind": "classify",
+        "labels": LABELS,
+        "audit_rate": 0.1,
+        "min_accuracy": None,
+        "subscribe": ["+/M7/+", "plant/+/x"],
+        "publish": None,
+    },
     "hours": {"kind": "estimate", "unit": "h", "audit_rate": 1.0},
     "odd": {"kind": "unusual"},
     "remark": {"kind": "generate"},
