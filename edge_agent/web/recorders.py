@@ -169,7 +169,9 @@ def _switch_text(document: Document) -> str | None:
 
 
 def _event_text(document: Document) -> str | None:
-    document = {key: value for key, value in document.items() if key not in ("ts", "by")}
+    # Once the accuracy has fallen, none of the audits counts: `asked: 0` would read as if there had been none.
+    left_out = {"ts", "by", *(key for key in ("asked", "audits", "held_out") if document.get(key) == 0)}
+    document = {key: value for key, value in document.items() if key not in left_out}
     words = [f"{key[:64]}: {_words(value)}" for key, value in list(document.items())[:_MAX_EVENT_FIELDS]]
     return "; ".join(words) or None
 

@@ -314,7 +314,10 @@ def test_events_are_entries_of_boards_that_are_on_the_page(tmp_path: Path) -> No
     events.receive(said("press-99/event/worker-restarted", payload), WALL)
     reload = b'{"op": "reload", "by": "ana", "applied": ["tasks", "log"], "needs_restart": []}'
     events.receive(said("press-04/event/command", reload), WALL)
-    command, entry = journal.read(limit=10)
+    lost = b'{"task": "t", "promised": 0.9, "why": "audits", "asked": 0, "audits": 0, "held_out": 0}'
+    events.receive(said("press-04/event/promise-lost", lost), WALL)
+    promise, command, entry = journal.read(limit=10)
+    assert promise.text == "task: t; promised: 0.9; why: audits"
     assert (command.name, command.by) == ("command", "ana")
     assert command.text == "op: reload; applied: tasks, log; needs_restart: -"
     assert (entry.device, entry.name) == ("press-04", "worker-restarted")

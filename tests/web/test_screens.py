@@ -348,6 +348,7 @@ def test_the_page_speaks_german_to_who_prefers_it(world: World) -> None:
             hot, wrong = (view.locator(".alarms > li", has_text=name) for name in ("Überhitzung", "zu oft falsch"))
             expect(hot).to_contain_text("Was tun: Gerät kühlen oder weniger Anfragen schicken.")
             expect(hot.locator("[lang=en]")).to_have_text(HEAT)
+            expect(wrong).to_contain_text("falsche Antworten korrigieren oder zum vorigen Modell zurückgehen.")
             expect(wrong.locator("[lang=en]")).to_have_text(re.compile(r" is wrong since (30\. Nov\., )?\d\d:\d2:32$"))
             expect(view.locator(".journal")).to_contain_text(
                 "Prozess des Modells neu gestartet: Neustarts: 1; PID: 3588; Grund: killed by SIGKILL"
@@ -390,6 +391,7 @@ def test_what_was_said_reaches_the_board_and_is_corrected_until_its_answer_is_sh
     mark.locator(".choice", has_text=LABELS[1]).click()
     newest = view.locator(".marks li").first
     expect(newest).to_contain_text(f"{LABELS[1]}. Kept.")
+    expect(newest).to_contain_text(re.compile(r"answered \d\d:\d\d"))
     expect(view.locator(".marks li.corrected")).to_contain_text(LABELS[0])
     newest.get_by_role("button", name="Show the board's answer").click()
     expect(newest).to_contain_text("The board:")

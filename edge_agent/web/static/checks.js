@@ -389,7 +389,7 @@ export function checksScreen({ route, redraw }) {
                 lineOf(mark),
                 boardAnswer(mark),
                 h("p", { class: "quiet small", key: "where" },
-                  [mark.machine, mark.device, mark.task, moment(mark.at, now())].filter(Boolean).join(" · ")),
+                  [mark.machine, mark.device, mark.task, t("marks.at", { time: moment(mark.at, now()) })].filter(Boolean).join(" · ")),
                 h("p", { class: "quiet small input-line", key: "input" }, inputLine(mark.input)),
                 may("feedback")
                   ? markButtons(mark, { correct: toggleCorrecting, isOpen: correcting === mark.mark, reveal })
