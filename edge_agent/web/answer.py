@@ -74,6 +74,8 @@ class Mark:
     answer: Answer
     said: Document
     """`answer` or `correct`, as it is sent to the board."""
+    is_none: bool
+    """Whether it says, without knowledge of the output, that no label is right."""
     by: str | None
     at: float
     due_at: float

@@ -135,6 +135,8 @@ def _entry_of(mark: Mark, task: Document, wall: float) -> Entry:
 
 
 def _words(mark: Mark) -> str:
+    if mark.is_none:
+        return "none of the labels"
     said = mark.said.get("answer", mark.output)
     text = said if isinstance(said, str) else compact_json(said)
     return f"{'right' if mark.said['correct'] else 'wrong'}: {text}" if "correct" in mark.said else text

@@ -47,6 +47,7 @@ class Marks:
             "mark": mark.name,
             "unit": escaped(text_at(task, "unit")),
             "answer": escaped(mark.said.get("answer", mark.said.get("correct"))),
+            "is_none": mark.is_none,
             "by": escaped(mark.by),
             "at": mark.at,
             "sends_at": mark.at + UNDO_S,
@@ -103,14 +104,18 @@ class Marks:
             raise ProblemError(409, "already_answered", f"{before.by or 'somebody'} has already answered this")
         if fault := self.fault(answer, document):
             raise fault
-        if self._checks.is_blind(answer) and "answer" not in said:
+        task, is_blind = self._tasks.of(answer), self._checks.is_blind(answer)
+        # Of two labels, the board takes the other one for right.
+        may_be_none = len(labels_of(task) or ()) > 2 and said.get("correct") is False
+        if is_blind and "answer" not in said and not may_be_none:
             raise ProblemError(400, "invalid", "answer: required, because the board's own answer is still hidden")
         if len(self._marks) == MAX_MARKS and self._marks[0].state is MarkState.WAITING:
             raise ProblemError(429, "too_many", "too many marks are waiting to be sent", {"Retry-After": "10"})
         mark = Mark(
             name=secrets.token_hex(8),
             answer=answer,
-            said=_checked(said, self._tasks.of(answer)),
+            said=_checked(said, task),
+            is_none=is_blind and "answer" not in said,
             by=by,
             at=wall,
             due_at=now + UNDO_S,

@@ -262,6 +262,21 @@ def test_a_blind_audit_takes_only_one_of_its_labels(said: dict[str, Any]) -> Non
     assert bench.mark(bench.audit(), **said).status_code == 400
 
 
+def test_an_audit_of_a_task_with_more_than_two_labels_can_be_none_of_them() -> None:
+    bench = Bench()
+    mark = bench.mark(bench.audit(), correct=False, by="Ana").json()
+    assert (mark["answer"], mark["is_none"], mark["output"]) == (False, True, None)
+    bench.tick(UNDO_S)
+    assert bench.sent == [(FEEDBACK, {"id": 1, "correct": False, "reply_to": RESPONSE, "by": "Ana"})]
+    bench.result(data={"output": "bearing fault", "answer": None, "is_right": False})
+    (entry,) = bench.live.journal.read(has_feedback=True, limit=1)
+    assert entry.text == "none of the labels; id: 1"
+    assert bench.marks()[0]["is_hidden"]
+    # The board would take the other one for right.
+    bench = Bench({"triage": {**answering.TASKS["triage"], "labels": LABELS[:2]}})
+    assert bench.mark(bench.audit(), correct=False).status_code == 400
+
+
 def test_an_answer_that_is_no_audit_can_be_confirmed_and_later_corrected() -> None:
     bench = Bench()
     key = bench.reply()

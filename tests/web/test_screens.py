@@ -147,6 +147,11 @@ def test_an_audit_is_answered_and_taken_back_by_keys_alone(world: World, view: P
     assert ben.post("feedback/undo", {"mark": others, "by": "Ben"}).status_code == 200
     ben.close()
     view.wait_for_timeout(GUARD_MS)
+    view.keyboard.press("n")
+    expect(mark).to_contain_text("None of these")
+    view.keyboard.press("u")
+    expect(shown).to_have_text(first)
+    view.wait_for_timeout(GUARD_MS)
     # Single keys can be switched off: the labels are reached by Tab, too.
     for _ in range(30):
         view.keyboard.press("Tab")

@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { givenWords, promiseWords } from "./board.js";
-import { choices, key, labelsOf } from "./choices.js";
+import { choices, key, labelsOf, mayBeNone } from "./choices.js";
 import { h } from "./dom.js";
 import * as keys from "./keys.js";
 import { ageOf, isOld, live, may, now } from "./live.js";
@@ -150,7 +150,7 @@ export function checksScreen({ route, redraw }) {
   }
 
   async function give(key, answer) {
-    const mark = await post("feedback", { key, answer, ...signedBy() });
+    const mark = await post("feedback", { key, ...(answer === false ? { correct: false } : { answer }), ...signedBy() });
     noteGiven(mark);
     data.marks = [mark, ...data.marks.filter((one) => one.mark !== mark.mark)];
     checks.refresh(); // A response that is on its way may be older than the mark.
@@ -225,6 +225,7 @@ export function checksScreen({ route, redraw }) {
     (current ? labelsOf(asked()) : []).slice(0, 9).forEach((label, at) => {
       actions[at + 1] = () => canAnswer(current) && choose(label);
     });
+    if (current && mayBeNone(asked())) actions.n = () => canAnswer(current) && choose(false);
     keys.setKeys(actions);
   }
 
@@ -308,7 +309,7 @@ export function checksScreen({ route, redraw }) {
       t("checks.failed", { why: troubleWords(error) }),
       " ",
       check
-        ? writeButton({ key: "again", onclick: sendAgain }, t("again", { answer: answerWords(answer) }))
+        ? writeButton({ key: "again", onclick: sendAgain }, t("again", { answer: answerWords(answer, answer === false) }))
         : null);
   }
 
@@ -323,6 +324,7 @@ export function checksScreen({ route, redraw }) {
           redraw();
         },
         withKeys: keys.areOn,
+        withNone: true,
         isEarly: isEarly(),
       }));
   }
@@ -398,6 +400,7 @@ export function checksScreen({ route, redraw }) {
                   ? h("div", { key: "choices" },
                       choices(withWords(mark), {
                         choose: (answer) => correct(mark, answer),
+                        withNone: mark.is_hidden,
                         find,
                         onFind: (text) => {
                           find = text;
@@ -421,7 +424,7 @@ export function checksScreen({ route, redraw }) {
     if (!late || now() > late.until) return null;
     const first = markOf(late.key);
     return h("p", { class: "trouble", role: "alert", key: "late" },
-      t("checks.late", { who: first?.by ?? t("somebody"), answer: answerWords(late.answer) }));
+      t("checks.late", { who: first?.by ?? t("somebody"), answer: answerWords(late.answer, late.answer === false) }));
   }
 
   function needs() {

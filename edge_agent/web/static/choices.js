@@ -11,8 +11,14 @@ export function labelsOf(item) {
   return item.kind === "unusual" ? ["usual", ...(item.labels ?? [])] : (item.labels ?? []);
 }
 
-// `find` filters long lists of labels; `choose` takes the answer to send, unless `isEarly`.
-export function choices(item, { choose, find, onFind, withKeys, isEarly }) {
+// Of two labels, the board takes the other one for right.
+export function mayBeNone(item) {
+  return item.kind === "classify" && labelsOf(item).length > 2;
+}
+
+// `find` filters long lists of labels; `choose` takes the answer to send, unless `isEarly`; false stands for
+// none of the labels.
+export function choices(item, { choose, find, onFind, withKeys, withNone, isEarly }) {
   const labels = labelsOf(item);
   const isLong = labels.length > MAX_BUTTONS;
   const isFound = (label) => !isLong || label.toLowerCase().includes((find ?? "").toLowerCase());
@@ -31,6 +37,10 @@ export function choices(item, { choose, find, onFind, withKeys, isEarly }) {
                   withKeys && at < MAX_KEYS ? key(at + 1) : null,
                   h("span", null, item.kind === "unusual" && label === "usual" ? t("output.usual") : label))
               : null))
+      : null,
+    withNone && mayBeNone(item)
+      ? h("p", { class: "buttons", key: "none" },
+          writeButton({ key: "none", isEarly, onclick: () => choose(false) }, withKeys ? key("n") : null, t("choices.none")))
       : null,
     item.kind === "estimate" ? numberForm(item, choose, isEarly) : null,
     item.kind === "unusual" ? textForm(choose, isEarly) : null];

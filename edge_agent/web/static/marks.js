@@ -22,7 +22,7 @@ export function isMine(mark) {
 export function markLine(mark, { undo, withKey }) {
   return h("p", { key: "mark" },
     h("span", null,
-      t("marks.said", { answer: answerWords(mark.answer), who: mark.by ?? t("you") }),
+      t("marks.said", { answer: answerWords(mark.answer, mark.is_none), who: mark.by ?? t("you") }),
       " ",
       h("span", { class: "quiet" }, stateWords(mark))),
     " ",
@@ -58,7 +58,8 @@ export function markButtons(mark, { correct, isOpen, reveal }) {
     mark.is_hidden ? writeButton({ key: "reveal", onclick: () => reveal(mark) }, t("marks.reveal")) : null);
 }
 
-export function answerWords(answer) {
+export function answerWords(answer, isNone) {
+  if (isNone) return t("choices.none");
   return typeof answer === "boolean"
     ? t(answer ? "right" : "wrong")
     : answer === "usual"
