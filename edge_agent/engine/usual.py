@@ -221,8 +221,12 @@ class RarityModel:
         reach = _USUAL_DEVIATIONS * deviation
         low, high = (field.center + field.scale * expand(end) for end in (mean - reach, mean + reach))
         # A value that no row had is not usual, whatever the other fields suggest.
-        if low <= field.high and high >= field.low:
-            low, high = max(low, field.low), min(high, field.high)
+        low, high = max(low, field.low), min(high, field.high)
+        if low > high:
+            given = number_of(values.get(name))
+            if given is not None and field.low <= given <= field.high:
+                return NamedField(name, given, None)
+            low, high = field.low, field.high
         return NamedField(name, _as_shown(values.get(name)), (_rounded(low), _rounded(high)))
 
 

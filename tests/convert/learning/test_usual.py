@@ -62,6 +62,26 @@ def test_a_number_that_does_not_go_with_the_others_is_named_with_what_they_sugge
     assert 19 < low < 20 < high < 21
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"speed": 1747.5, "power": 15.5},
+        {"speed": 1588.3, "current": 31.3},
+        {"speed": 754.2, "current": 8.1},
+        {"current": 31.4, "power": 1.3},
+    ],
+)
+def test_what_is_usual_is_what_rows_had(readings: UsualReadings, usual: RarityModel, odd: dict[str, float]) -> None:
+    ranges = {field.name: (field.low, field.high) for field in readings.numbers}
+    for named in usual.compare(ordinary() | odd, max_rarity=0.01).because:
+        least, greatest = ranges[named.field]
+        if named.usual is None:
+            assert least <= named.value <= greatest
+        else:
+            low, high = named.usual
+            assert least - 0.1 <= low <= high <= greatest + 0.1
+
+
 def test_fields_are_named_from_the_most_telling_one_until_the_rest_is_ordinary(usual: RarityModel) -> None:
     named = usual.compare(ordinary() | {"temperature": 90.0, "mode": "off"}, max_rarity=0.01).because
     assert [(field.field, field.usual is None) for field in named] == [("temperature", False), ("mode", True)]
