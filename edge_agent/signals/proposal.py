@@ -19,8 +19,8 @@ _MAX_STATES, _MAX_STATE_CHARS = 6, 24
 MAX_NAMED = 8
 # A text that came more often than this from a machine, and was never retained, is not one that is reported on change.
 _MAX_CHANGES = 3
-# A number that never fell and rose this often in a row is hardly one that varies by chance.
-_MIN_RISES = 7
+# A number that never fell and rose this often, at all machines together, is hardly one that varies by chance.
+_MIN_RISES = 10
 _OFF_WORDS = {"off", "false", "no", "stopped", "stop", "closed", "idle", "inactive", "standby"}
 _PAIRS = (
     ("off", "on"), ("false", "true"), ("no", "yes"), ("closed", "open"), ("stopped", "running"), ("offline", "online"),
@@ -49,15 +49,18 @@ class Candidate:
     is_switch: bool = True
     """Whether its only numbers are booleans."""
     has_decimal_comma: bool = False
-    only_rises: bool = True
-    """Whether it rose again and again at each machine and never fell, like a counter or a clock."""
+    rises: int = 0
+    has_fallen: bool = False
     states: set[str] = field(default_factory=set)
     is_optional: bool = False
     was_retained: bool = False
     repeats: int = 0
 
     def add(self, machine: str, contents: Sequence[Any]) -> None:
-        self.only_rises = self.only_rises and _only_rises(contents)
+        numbers = [number for content in contents if (number := number_of(content)) is not None]
+        steps = [later - earlier for earlier, later in itertools.pairwise(numbers)]
+        self.rises += sum(step > 0 for step in steps)
+        self.has_fallen = self.has_fallen or any(step < 0 for step in steps)
         for content in contents:
             self.example = self.example or (content if isinstance(content, str) else json.dumps(content))
             self.machines.add(machine)
@@ -75,6 +78,11 @@ class Candidate:
     def is_value(self) -> bool:
         """True if it has numbers, or states of which at least two are known."""
         return self.has_numbers or (len(self.states) <= _MAX_STATES and len(numbered(self.states)) > 1)
+
+    @property
+    def only_rises(self) -> bool:
+        """Whether it rose again and again and never fell, like a counter or a clock."""
+        return self.rises >= _MIN_RISES and not self.has_fallen
 
     @property
     def is_on_change(self) -> bool:
@@ -202,12 +210,6 @@ def numbered(states: Iterable[str]) -> dict[str, int]:
 
 def is_number(content: Any) -> bool:
     return isinstance(content, bool) or number_of(content) is not None
-
-
-def _only_rises(contents: Sequence[Any]) -> bool:
-    numbers = [number for content in contents if (number := number_of(content)) is not None]
-    steps = [later - earlier for earlier, later in itertools.pairwise(numbers)]
-    return all(step >= 0 for step in steps) and sum(step > 0 for step in steps) >= _MIN_RISES
 
 
 def may_be_value(contents: list[Any]) -> bool:

@@ -277,6 +277,8 @@ class _Form:
             print(f"`{ECHO_MODEL}` is a test model without weights: its answers mean nothing.")
         if self._reads_numbers:
             print(_NUMBERS)
+            if self._proposal is not None:
+                print("docs/signals.md says how this board records the rows: From the plant to a trained model.")
         elif self._values.get("labels") and not self._examples:
             print(f"Small models need an example of each label: add them to the file as [[tasks.{task}.examples]].")
         commands = [
