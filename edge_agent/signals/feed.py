@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 
 # Beyond these, the oldest messages are dropped, because the newest values matter most.
 MAX_WAITING, MAX_WAITING_BYTES = 5000, 16_000_000
+# Once no message has been dropped for this long, the retained values are asked for again.
+CALM_S = 5.0
 SAVE_S = 900.0
 # A process that has forgotten a machine would not say that its last answer no longer holds.
 SAVE_NEW_MACHINE_S = 60.0
@@ -122,6 +125,15 @@ class Feed:
         self._save_at = time.monotonic() + SAVE_S
         self._topics, self._interval_s = config.topics, config.health.interval_s
         self._publish_at = 0.0
+        # Whether a value holds until the next one, which may be among dropped messages.
+        self._may_hold_wrong = any(
+            table.source == "topics" and math.isinf(table.max_age_of(value))
+            for table in config.signals.values()
+            for value in table.values
+        )
+        self._dropped = 0  # Those that are noticed.
+        self._reconnects_at = math.inf  # Because of dropped messages.
+        self._settled_at = 0.0  # Until then, what a new connection brings is no reason for the next one.
 
     def start(self) -> None:
         state_file.load(self._state_path, self.tables, self._buffer.now())
@@ -170,6 +182,7 @@ class Feed:
             if table.has_new_machine:
                 table.has_new_machine = False
                 self._save_at = min(self._save_at, now + SAVE_NEW_MACHINE_S)
+        self._notice_dropped(now)
         if now >= self._save_at:
             self._save(until)
             self._save_at = now + SAVE_S
@@ -185,7 +198,9 @@ class Feed:
 
     def reasons(self) -> Mapping[str, bool]:
         lacks = any(table.lacking() for table in self.tables.values())
-        return {"signals-stale": lacks or not self.link.is_connected or bool(self.link.subscriptions.refused)}
+        may_be_wrong = self._reconnects_at < math.inf
+        is_stale = lacks or may_be_wrong or not self.link.is_connected or bool(self.link.subscriptions.refused)
+        return {"signals-stale": is_stale}
 
     def findings(self, now: float) -> Mapping[str, Finding | None]:  # noqa: ARG002 - a Part's
         return {}
@@ -211,6 +226,20 @@ class Feed:
             for table in tables:
                 yield from table.advance(at)
                 table.on_connection_lost(at)
+
+    def _notice_dropped(self, now: float) -> None:
+        """After dropped messages, a new connection ends all values and brings the retained ones again."""
+        if self._buffer.dropped > self._dropped:
+            self._dropped = self._buffer.dropped
+            if self._may_hold_wrong and now >= self._settled_at:
+                if self._reconnects_at == math.inf:
+                    log.warning(
+                        "messages dropped total=%d: values that hold until the next may be wrong", self._dropped
+                    )
+                self._reconnects_at = now + CALM_S
+        elif now >= self._reconnects_at:
+            self._reconnects_at, self._settled_at = math.inf, now + CALM_S
+            self.link.reconnect()
 
     def _log_offenders(self, table: SignalTable) -> None:
         """Logs what was not taken first of each value, for each reason; `not_taken` counts all of it."""

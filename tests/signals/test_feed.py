@@ -11,7 +11,7 @@ from edge_agent.core.clock import parse_timestamp
 from edge_agent.core.messages import Message
 from edge_agent.loader import load_config
 from edge_agent.mqtt.link import MqttLink, Received
-from edge_agent.signals.feed import MAX_TURN_S, MAX_WAITING, SAVE_NEW_MACHINE_S, Feed
+from edge_agent.signals.feed import CALM_S, MAX_TURN_S, MAX_WAITING, SAVE_NEW_MACHINE_S, Feed
 from edge_agent.signals.machine import Reading
 from edge_agent.signals.recorder import recorded_rows
 from edge_agent.signals.values import MAX_PAYLOAD_BYTES
@@ -36,8 +36,8 @@ on_change = ["vib"]
 class Plant:
     """A feed without a broker."""
 
-    def __init__(self, folder: Path) -> None:
-        (folder / "config.toml").write_text(CONFIG, "utf-8")
+    def __init__(self, folder: Path, config_text: str = CONFIG) -> None:
+        (folder / "config.toml").write_text(config_text, "utf-8")
         (folder / "state").mkdir()
         config = load_config(folder / "config.toml")
         self.feed = Feed(config, MqttLink("control", config.mqtt, lambda _: None))
@@ -159,6 +159,35 @@ def test_messages_that_come_too_fast_are_dropped_and_counted(plant: Plant) -> No
     for number in range(MAX_WAITING + 7):
         plant.send(b'{"value":%d}' % number)
     assert plant.health["dropped_total"] == 7
+
+
+@pytest.mark.expects_warning
+def test_after_dropped_messages_values_that_hold_for_ever_are_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reconnects(more: str) -> list[int]:
+        folder = tmp_path / (more or "plain")
+        folder.mkdir()
+        plant = Plant(folder, CONFIG.replace('path = ["value"]', f'path = ["value"]{more}'))
+        found = list[int]()
+        monkeypatch.setattr(plant.feed.link, "reconnect", lambda: found.append(plant.health["dropped_total"]))
+        now = time.monotonic()
+
+        def tick(at: float, messages: int = 0) -> bool:
+            for _ in range(messages):
+                plant.send(b"")
+            plant.feed._resumes_at = 0.0
+            list(plant.feed.tick(now + at))
+            return plant.feed._reconnects_at < math.inf
+
+        is_stale = [tick(0, MAX_WAITING + 1), tick(CALM_S - 1, 2 * MAX_WAITING), tick(2 * CALM_S - 2)]
+        assert is_stale == 3 * [bool(more)]
+        # What the new connection brings is no reason for another one.
+        assert [tick(2 * CALM_S - 1), tick(2 * CALM_S, 2 * MAX_WAITING), tick(4 * CALM_S)] == 3 * [False]
+        return found
+
+    assert len(reconnects(", max_age_s = 0")) == 1
+    assert reconnects("") == []
 
 
 def test_a_payload_that_is_too_long_does_not_push_others_out(plant: Plant) -> None:
