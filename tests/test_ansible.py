@@ -402,14 +402,23 @@ def test_one_play_makes_passwords_and_rights_and_a_later_one_keeps_them(tmp_path
     technician.edit("hosts.yml", "lathe-01", "lathe-02.plant")
     reads = "subscribe: ['plant/{{ edge_agent_device }}/+/vibration']\n    publish: plant/x-{1}/triage\n    "
     deep = "\n  deep: {subscribe: ['other/#'], publish: 'deep/x-{1}/triage'}"
-    technician.edit("group_vars/boards/main.yml", "deadline_ms: 5000", f"{reads}deadline_ms: 5000{deep}")
+    joined = "\n  joined: {signals: [saws, cells], publish: 'odd/{machine}/answer'}"
+    technician.edit("group_vars/boards/main.yml", "deadline_ms: 5000", f"{reads}deadline_ms: 5000{deep}{joined}")
+    saws = "saws: {values: {vib: {topic: saws/+/vib}, hz: {topic: saws/+/all, path: [hz]}}}"
+    cells = "cells: {source: sparkplug, group: G, rebirth: true, values: {vib: {metric: Vib}}}"
+    technician.edit("group_vars/boards/main.yml", "  commands:", f"  signals:\n    {saws}\n    {cells}\n  commands:")
     shown, second = technician.make_accounts(), technician.passwords()
     assert {**first, "lathe-02": second["lathe-02"]} == second
     assert "lathe-01" in shown.split("kept, but")[1]
     rights = (technician.plant / "mosquitto/edge-agent.acl").read_text("utf-8")
     assert "topic read plant/lathe-02/+/vibration\ntopic write plant/+/triage\n" in rights
     assert "topic read other/#\ntopic write deep/#\n" in rights
-    assert "user web\ntopic read deep/#\ntopic read plant/+/triage\n# END boards\n" in rights
+    assert "topic read saws/+/vib\ntopic read saws/+/all\n" in rights
+    cells_read = "topic read spBv1.0/G/+/+\ntopic read spBv1.0/G/+/+/+\n"
+    assert f"{cells_read}topic write spBv1.0/G/NCMD/+\n" in rights
+    assert "topic write odd/+/answer\ntopic write odd/+/+/answer\n" in rights
+    answers = "topic read deep/#\ntopic read odd/+/+/answer\ntopic read odd/+/answer\ntopic read plant/+/triage\n"
+    assert f"user web\n{answers}# END boards\n" in rights
     assert "user lathe-01\n" not in rights
 
     broker = Broker(tmp_path / "broker", {})
