@@ -87,16 +87,19 @@ class ChangeRecorder:
         # A board that has just appeared has no level yet.
         if row.level is BoardLevel.UNKNOWN:
             return
-        alarms, reasons = {name for name, _ in row.alarms}, _names(row.why)
+        alarms, reasons = {name for name, _ in row.alarms}, _names(row.causes)
         if level == known.level:
             # Alarms have entries of their own.
             changed = (reasons ^ known.reasons) - alarms - known.alarms
             has_reasons = row.level in (BoardLevel.DEGRADED, BoardLevel.CRITICAL, BoardLevel.OFFLINE)
+            if not changed:
+                # Without alarms that have ended, which would be other reasons at the next look.
+                known.reasons = reasons
             if not changed or not has_reasons or 0 <= wall - known.noted_at < _REASONS_EVERY_S:
                 return
         # One that is well when it is first heard is no news.
         if known.level is not None or row.level is not BoardLevel.OK:
-            self._add(row, wall, "level", level, "; ".join(row.why or sorted(alarms)) or None)
+            self._add(row, wall, "level", level, "; ".join(row.causes) or None)
         known.level, known.reasons, known.noted_at = level, reasons, wall
 
     def _note_software(self, row: Row, known: _Known, wall: float) -> None:

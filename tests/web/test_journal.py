@@ -86,6 +86,38 @@ def test_a_critical_level_has_its_alarm_as_its_reason(tmp_path: Path) -> None:
     assert levels == [("level", "critical", "overheating")]
 
 
+def test_a_degraded_board_that_gets_critical_is_so_for_what_is_critical_alone(tmp_path: Path) -> None:
+    plant = online(tmp_path)
+    plant.say("health", boards.health(overall="degraded", reasons=["promise-unproven"]))
+    plant.say("alarm/overheating", alarm())
+    severity = {"overheating": 2, "promise-unproven": 1}
+    reasons = ["overheating", "promise-unproven"]
+    plant.wall += 60
+    plant.say("health", boards.health(overall="critical", reasons=reasons, severity=severity))
+    plant.say("alarm/overheating", b"")
+    for _ in range(2):
+        plant.wall += 60
+        plant.say("health", boards.health(overall="degraded", reasons=["promise-unproven"]))
+    assert [entry for entry in plant.entries if entry[0] == "level"] == [
+        ("level", "degraded", "promise-unproven"),
+        ("level", "critical", "overheating"),
+        ("level", "degraded", "promise-unproven"),
+    ]
+
+
+def test_an_alarm_that_ends_is_no_other_reason_of_a_level_that_stays(tmp_path: Path) -> None:
+    plant = online(tmp_path)
+    plant.say("alarm/odd-inputs", alarm().replace(b"critical", b"warning"))
+    plant.wall += 60
+    plant.say("health", boards.health(overall="degraded", reasons=["promise-unproven"]))
+    plant.say("alarm/odd-inputs", b"")
+    for _ in range(2):
+        plant.wall += 60
+        plant.look()
+    levels = [entry for entry in plant.entries if entry[0] == "level"]
+    assert [why for _, _, why in levels] == ["odd-inputs", "odd-inputs; promise-unproven"]
+
+
 def test_a_board_that_is_not_ok_when_it_is_first_heard_is_an_entry(tmp_path: Path) -> None:
     plant = Plant(tmp_path)
     plant.say("state", boards.state())

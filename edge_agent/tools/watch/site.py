@@ -83,6 +83,24 @@ class Row:
         named = [self.model, None if quantization in (None, "none", "NONE") else quantization]
         return " ".join(filter(None, named)) or None
 
+    @property
+    def all_why(self) -> tuple[str, ...]:
+        """The alarms by name, and `why`; what is critical first."""
+        # Those of a stale board may have ended.
+        alarms = () if self.level is BoardLevel.STALE else tuple(name for name, _ in self.alarms)
+        return tuple(sorted(dict.fromkeys((*alarms, *self.why)), key=lambda phrase: not self._is_critical(phrase)))
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """What makes the level: of a critical board only what is critical, as far as it says what is."""
+        if self.level is BoardLevel.CRITICAL:
+            return tuple(filter(self._is_critical, self.all_why)) or self.all_why
+        return self.all_why if self.level is BoardLevel.DEGRADED or not self.why else self.why
+
+    def _is_critical(self, phrase: str) -> bool:
+        alarm = dict(self.alarms).get(phrase)
+        return object_at(self.health, "severity").get(phrase) == 2 if alarm is None else is_critical(alarm)
+
 
 class Site:
     """Receives every message that matches `filters`. It keeps each board that it has heard, and those expected.
@@ -514,8 +532,8 @@ def row_document(row: Row) -> Document:
     return {
         "device": row.device,
         "level": row.level.name.lower(),
-        "why": list(row.why),
-        "advice": advice_for(row.why, row.level.name.lower()),
+        "why": list(row.all_why),
+        "advice": advice_for(row.all_why, row.level.name.lower()),
         "level_age_s": None if row.level_age_s is None else round(row.level_age_s, 1),
         "health_age_s": None if row.health_age_s is None else round(row.health_age_s, 1),
         "state": row.state,

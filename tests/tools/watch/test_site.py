@@ -202,7 +202,17 @@ def test_an_alarm_counts_also_while_the_board_takes_no_requests(bus: Bus, name: 
 def test_a_reason_that_is_an_alarm_is_shown_once(bus: Bus) -> None:
     online(bus, overall="degraded", reasons=["disk-low"])
     bus.say(1, "alarm/disk-low", boards.alarm("3 MB"))
-    assert bus.row(2).why == ()
+    assert (bus.row(2).why, row_document(bus.row(2))["why"]) == ((), ["disk-low"])
+
+
+def test_what_is_critical_comes_first_for_scripts(bus: Bus) -> None:
+    severity = {"promise-unproven": 1, "data-connection-lost": 2}
+    online(bus, overall="critical", reasons=["data-connection-lost", "promise-unproven"], severity=severity)
+    bus.say(1, "alarm/disk-low", boards.alarm("3 MB"))
+    bus.say(1, "alarm/worker-silent", boards.alarm("for 30 s", severity="critical"))
+    document = row_document(bus.row(2))
+    assert document["why"] == ["worker-silent", "data-connection-lost", "disk-low", "promise-unproven"]
+    assert document["advice"][0].startswith("wait, the worker is ended")
 
 
 def test_a_board_is_kept_when_its_broker_comes_back_without_it(bus: Bus) -> None:
