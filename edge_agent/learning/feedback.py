@@ -237,6 +237,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             "kind": tracked.config.kind,
             "definition": task.definition,
             "model": self._weights_sha256,
+            "min_score": tracked.config.min_score,
             "min_accuracy": tracked.config.min_accuracy,
             "confidence": tracked.config.confidence,
             "held_out": self._held_out_for(tracked),
@@ -295,6 +296,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             compared_rows=tracked.compared_rows,
             held_out=judged_counts(self._held_out_for(tracked)),
             is_overdue=tracked.is_overdue,
+            min_score=config.min_score,
             tested=tracked.tested,
         )
         return kept, work

@@ -441,6 +441,28 @@ def test_a_new_model_answers_the_audits_that_its_training_cannot_have_used(tmp_p
     assert (bench.feedback.facts()["t"].audits, bench.feedback.facts()["t"].earlier) == (65, 5)
 
 
+def test_what_a_new_model_gives_is_not_judged_by_what_the_one_before_gave() -> None:
+    text = KEEPS.replace("min_accuracy = 0.9\n", "min_score = 0.7\n")
+    bench = Bench(text=text)
+    for number in range(20):
+        bench.answer(number, {"a": 0.6, "b": 0.3, "c": 0.1}, value={"x": number}, unlike=0.1 if number < 5 else None)
+        bench.mark(number, "a")
+    new = replace(bench.of_model, sha256="m2", learnt_from=learnt())
+    requests = list(bench.learning.trial_requests(new))
+    scores = {"a": 0.9, "b": 0.05, "c": 0.05}
+    refused = {one.id for one in requests[:2]}
+    bench.learning.keep_trial(
+        new, [finished(one.id, text=None, scores=scores, unlike=0.1 if one.id in refused else None) for one in requests]
+    )
+    bench.settle()
+    assert bench.feedback.facts()["t"].given == 0
+    bench.learning.set_model(new)
+    bench.settle()
+    assert bench.feedback.facts()["t"].given == 0.9
+    exported = bench.feedback.export("t", after=0, limit=500)
+    assert (exported["min_score"], {one["output"] for one in exported["answers"]}) == (0.7, {None})
+
+
 def test_an_earlier_audit_may_still_be_answered_by_its_caller() -> None:
     bench = Bench(text=KEEPS)
     audit(bench, range(40), lambda number: number < 35)

@@ -98,12 +98,14 @@ def assess(
     compared_rows: int = 0,
     held_out: Sequence[JudgedAnswer] = (),
     is_overdue: bool = False,
+    min_score: float = 0.0,
     tested: Tested | None = None,
 ) -> Assessment:
     """answers: in the order of time; `is_audit` is true only for audits since the last drop in accuracy.
 
     better_map: fits a map to rows, if they prove one better than `current`, the one in force.
     held_out: rows that training did not learn from. They count for a promise as long as the audits do not contradict.
+    min_score: below this score, an answer is not given without a promise either.
     is_overdue: whether the audits after the last answered one count as not answered. Otherwise they do not count yet.
     tested: that of the assessment before, which stands while the evidence is the same.
     """
@@ -124,17 +126,10 @@ def assess(
     earlier = [] if _contradict(audits, held_out, confidence) else held_out
     promised = None
     if min_accuracy is not None and len(audits) >= MIN_ANSWERED * len(asked):
-        others = [
-            _NEVER_GIVEN if answer.is_refused else score_map.best(answer.scores)[1]
-            for answer in recent
-            if not answer.is_audit
-        ]
+        others = [_score(answer, score_map) for answer in recent if not answer.is_audit]
         judged = [
             *earlier,
-            *(
-                replace(audit, score=_NEVER_GIVEN) if answer.is_refused else audit
-                for answer, audit in zip(answered, audits, strict=True)
-            ),
+            *(replace(audit, score=_score(answer, score_map)) for answer, audit in zip(answered, audits, strict=True)),
         ]
         evidence = hashlib.sha256(repr((judged, min_accuracy, confidence)).encode()).hexdigest()[:16]
         if tested is None or tested.evidence != evidence:
@@ -142,11 +137,17 @@ def assess(
             tested = Tested(evidence, promised.threshold if promised else None)
         elif tested.threshold is not None:
             promised = promise.Promise.at(tested.threshold, judged, others)
+    given = None if min_accuracy is None else 0.0
+    if promised is not None:
+        given = promised.coverage
+    elif min_accuracy is None and recent:
+        # Not by their outputs, which another model or an earlier promise may have decided.
+        given = sum(_score(answer, score_map) >= min_score for answer in recent) / len(recent)
     return Assessment(
         map=score_map,
         has_new_map=new_map is not None,
         compared_rows=len(rows) if is_due else compared_rows,
-        given=_share_given(recent, promised) if min_accuracy is None or promised else 0.0,
+        given=given,
         asked=len(asked),
         audits=len(outcomes),
         right=sum(outcomes),
@@ -168,10 +169,8 @@ def _contradict(audits: Sequence[JudgedAnswer], held_out: Sequence[JudgedAnswer]
     return upper_bound(count_right(audits), len(audits), confidence) < share_right(held_out)
 
 
-def _share_given(recent: Sequence[Answer], promised: promise.Promise | None) -> float | None:
-    if promised is not None:
-        return promised.coverage
-    return sum(answer.output is not None for answer in recent) / len(recent) if recent else None
+def _score(answer: Answer, score_map: ScoreMap) -> float:
+    return _NEVER_GIVEN if answer.is_refused else score_map.best(answer.scores)[1]
 
 
 def _has_confirmed(answers: Sequence[Answer]) -> bool:

@@ -76,7 +76,8 @@ class NumberExport(_Exported):
 class Export(_Exported):
     """Of a task of the kind `classify`."""
 
-    # Boards of earlier versions do not send the next five.
+    # Boards of earlier versions do not send the next six.
+    min_score: _Score = 0.0
     min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
     confidence: Annotated[float, Field(gt=0, lt=1)] = CONFIDENCE  # Of promises.
     held_out: Annotated[tuple[_Counts, ...], Field(strict=False)] = ()

@@ -38,9 +38,10 @@ def test_audits_measure_and_other_feedback_does_not() -> None:
     audits = [answer(number, 0.9, "a" if number % 10 else "b") for number in range(1, 101)]
     others = [answer(number, 0.9, "b", is_audit=False) for number in range(101, 121)]
     fields = {"is_marked": False, "is_audit": False}
-    silent = [answer(number, 0.6, None, output="a" if number % 4 else None, **fields) for number in range(121, 201)]
+    silent = [answer(number, 0.6, None, is_refused=number % 4 == 0, **fields) for number in range(121, 201)]
     found = measure(export(*audits, *others, *silent))
     assert (found.answers, found.given) == (200, 0.75)
+    assert measure(export(*audits, *others, *silent, min_score=0.7)).given == 0
     assert (found.audits.right, found.audits.total) == (90, 100)
     # R: binom.test(90, 100)$conf.int
     assert found.audits.low == pytest.approx(0.8238, abs=1e-4)

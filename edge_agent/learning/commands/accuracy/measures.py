@@ -208,6 +208,7 @@ def _assess(export: Export, score_map: ScoreMap, target: float | None) -> Assess
         confidence=export.confidence,
         held_out=held_out,
         is_overdue=export.is_overdue,
+        min_score=export.min_score,
     )
 
 
