@@ -173,7 +173,7 @@ class RequestParser:
         if is_bare and task is not None and task.config.reply == "output":
             request.error_topic, request.no_output = topics.error(name), task.config.no_output
         if refusal is None and task is not None and envelope is not None:
-            request.task, request.envelope = task, envelope
+            request.task, request.envelope, request.may_be_audited = task, envelope, envelope.audit
             request.input = None if task.config.echo_input == "off" else envelope.input
             request.priority = task.config.priority if envelope.priority is None else envelope.priority
             request.deadline_at, request.deadline = self._deadline(task, envelope, message)

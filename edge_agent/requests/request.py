@@ -44,6 +44,7 @@ class Request:
     is_logged: bool = True  # Whether the log has a line for its refusal.
     task: Task | None = None
     envelope: Envelope | None = None
+    may_be_audited: bool = True  # Whether the caller lets the reply ask for feedback.
     input: Any = None  # For the reply, if the task's `echo_input` may put it there.
     priority: int = 5
     deadline_at: float = 0.0
@@ -79,11 +80,6 @@ class Request:
     def echoes_all(self) -> bool:
         """Whether each reply has the input, and not only those that ask for feedback."""
         return self.task is not None and self.task.config.echo_input == "all"
-
-    @property
-    def may_be_audited(self) -> bool:
-        """Whether the caller lets the reply ask for feedback."""
-        return self.envelope is None or self.envelope.audit
 
     @property
     def reports_on_change(self) -> bool:

@@ -72,6 +72,7 @@ def test_an_audited_reply_asks_for_feedback(site: Site) -> None:
     reply = site.ask("audited", {"input": "good", "id": 1})
     assert reply["please_check"] is True
     assert set(reply) == {*REPLY_FIELDS, "please_check", "input"}
+    assert "please_check" not in site.ask("audited", {"input": "good", "audit": False})
     assert reply["input"] == "good"
     assert feedback(site, "audited", {"id": 1, "correct": False})["data"]["answer"] == "bad"
     site.client.wait_for(f"{site.base}/health", lambda health: health["accuracy"]["audited"]["audits"] == 1)

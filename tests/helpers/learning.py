@@ -29,7 +29,7 @@ class LearningBench:
         return Request(
             task_name="t", reply_topic="r", correlation=None, id=number, key=b"", may_be_duplicate=True,
             is_redelivery=False, arrived_at=0.0, task=self.tasks["t"],
-            envelope=Envelope(input={"n": number}, audit=audit),
+            envelope=Envelope(input={"n": number}), may_be_audited=audit,
         )  # fmt: skip
 
     def mark(self, number: int, **more: Any) -> dict[str, Any]:

@@ -62,7 +62,8 @@ class Bench:
         """An answer as the dispatcher gives it; whether the caller is asked to check it."""
         request = Request(
             task_name="t", reply_topic=reply_topic, correlation=None, id=number, key=b"", may_be_duplicate=True,
-            is_redelivery=False, arrived_at=0.0, task=self.task, envelope=Envelope(input=value or "-", audit=audit),
+            is_redelivery=False, arrived_at=0.0, task=self.task, envelope=Envelope(input=value or "-"),
+            may_be_audited=audit,
         )  # fmt: skip
         self.learning.first(request, is_large_refused=False)
         event = finished(1, text=None, scores=scores or {"a": 0.8, "b": 0.15, "c": 0.05}, unlike=unlike)
