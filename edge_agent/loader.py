@@ -23,7 +23,7 @@ from edge_agent.core.kinds.fields import AuditedTask
 from edge_agent.core.pipe import ECHO_MODEL
 from edge_agent.core.signal_tables import MAX_TRACKS, WHOLE_WINDOW
 from edge_agent.core.wording import field_name, file_fault, shown
-from edge_agent.models.bundle import listed_weights, trained_templates
+from edge_agent.models.bundle import listed_weights, trained_tasks
 from edge_agent.models.record import (
     in_force,
     model_key_faults,
@@ -116,7 +116,7 @@ def config_hints(config: Config) -> list[str]:
     """What is allowed, but likely not meant, and what `run` would refuse."""
     refused = [f"{fault}; `run` refuses it" for fault in model_refusals(config)]
     of_model = filter(None, (revocations_hint(config), switched_hint(config)))
-    hints = [*_schema_hints(config), *_score_map_hints(config), *_template_hints(config)]
+    hints = [*_schema_hints(config), *_score_map_hints(config), *_training_hints(config)]
     return [*hints, *_reading_hints(config), *_signals_hints(config), *refused, *of_model]
 
 
@@ -158,10 +158,13 @@ def _score_map_hints(config: Config) -> Iterator[str]:
             yield f"{key}: made for another model or text, so it is not used; run `edge-agent tune` again"
 
 
-def _template_hints(config: Config) -> Iterator[str]:
-    """Templates that a trained model was not trained with."""
-    templates = trained_templates(in_force(config))
+def _training_hints(config: Config) -> Iterator[str]:
+    """Labels and templates that a trained model was not trained with."""
+    label_sets, templates = trained_tasks(in_force(config))
     for name, table in config.tasks.items():
+        if set(labels := label_sets.get(name, table.choices)) != set(table.choices):
+            key = field_name(("tasks", name, "labels"))
+            yield f"{key}: the model was trained with {', '.join(labels)}; with other labels it does not answer"
         if (trained := templates.get(name, table.template)) != table.template:
             key = field_name(("tasks", name, "template"))
             yield f"{key}: the model was trained with {shown(trained)}; with another template it does not answer"

@@ -14,6 +14,7 @@ import pytest
 from edge_agent.agent import Agent
 from edge_agent.board.reading import BoardReading, Memory, Thermal
 from edge_agent.core.messages import Publication
+from edge_agent.core.model import Model
 from edge_agent.core.pipe import EngineRequest, Event, Loading, Progress, Ready, Student
 from edge_agent.core.topics import TaskTopics
 from edge_agent.loader import load_config
@@ -274,10 +275,21 @@ def test_a_task_whose_model_the_bundle_lacks_is_a_reason_of_health_and_named_in_
 def test_a_trained_model_serves_the_tasks_that_it_was_trained_for() -> None:
     student = Student(name="s", path="s.json", sha256="5", quantization="q", tasks={"s": ()})
     trained = replace(MODEL, reads_fields=True, held_out={"t": ()}, students=(student,))
+    trained = replace(trained, label_sets={"t": ("a", "b")}, templates={"t": "T"})
     alone = replace(MODEL, path=Path("s.json"), students=(student,))
-    for model, served in ((MODEL, "stu"), (trained, "st"), (alone, "s")):
-        assert "".join(name for name in "stu" if model.serves(name, has_own_model=False)) == served
-    assert [name for name in "stu" if trained.serves(name, has_own_model=True)] == ["s"]
+
+    def served(model: Model, labels: str = "", template: str = "T", *, has_own_model: bool = False) -> str:
+        return "".join(
+            name
+            for name in "stu"
+            if model.serves(name, has_own_model=has_own_model, labels=tuple(labels), template=template)
+        )
+
+    assert [served(model) for model in (MODEL, trained, alone)] == ["stu", "s", "s"]
+    assert served(trained, has_own_model=True) == "s"
+    # The order of labels says nothing.
+    assert [served(trained, "ba"), served(trained, "abc"), served(trained, "ab", "X")] == ["t", "", ""]
+    assert served(MODEL, "abc", "X") == "stu"
 
 
 def test_the_watchdog_hears_which_part_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:

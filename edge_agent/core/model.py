@@ -1,6 +1,6 @@
 """A checked model: what a bundle or a bare file holds, and whether its files are still the same."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +50,10 @@ class Model:
     students: tuple[Student, ...] = ()  # They are asked before the model, or instead of it.
     score_maps: Mapping[str, Any] = field(default_factory=dict)
     """The checked entries of score_maps.json, by the task's definition."""
+    label_sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of a trained model: the labels of each task that has some."""
+    templates: Mapping[str, str] = field(default_factory=dict)
+    """The same: the template of each task, if it is known."""
     held_out: Mapping[str, tuple[tuple[float, int, int], ...]] = field(default_factory=dict)
     """Of a trained model, by task: how right it was on rows that its training held out, see TaskFields."""
     held_out_odd: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -83,13 +87,21 @@ class Model:
         """The small model of the bundle that was made for this task."""
         return next((student.name for student in self.students if task in student.tasks), None)
 
-    def serves(self, task: str, *, has_own_model: bool) -> bool:
-        """Whether the bundle has a model for a task. has_own_model: see TaskBase."""
-        if self.answerer_of(task) is not None:
+    def serves(self, task: str, *, has_own_model: bool, labels: Sequence[str], template: str) -> bool:
+        """Whether the bundle has a model for a task with these labels and this template. has_own_model: see TaskBase.
+
+        A trained model refuses other labels, and another template, with which fields mean something else.
+        """
+
+        def is_trained_for(label_sets: Mapping[str, tuple[str, ...]], templates: Mapping[str, str]) -> bool:
+            return {*label_sets.get(task, ())} == {*labels} and templates.get(task, template) == template
+
+        if any(task in student.tasks and is_trained_for(student.tasks, student.templates) for student in self.students):
             return True
         # A file of usual readings stands for a large model where there is none.
         is_large = not has_own_model and self.path.suffix != ".json"
-        return is_large and (not self.reads_fields or task in self.held_out)
+        is_trained = task in self.held_out and is_trained_for(self.label_sets, self.templates)
+        return is_large and (not self.reads_fields or is_trained)
 
     @property
     def weights_sha256(self) -> str:

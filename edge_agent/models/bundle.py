@@ -210,6 +210,8 @@ def _open_path(key: str, path: Path, trust: Trust, chat_templates: Sequence[str]
         adapters=adapters,
         students=students,
         score_maps=_read_score_maps(path, manifest),
+        label_sets={} if facts.fields is None else facts.fields.label_sets,
+        templates={} if facts.fields is None else facts.fields.templates,
         held_out={name: task.held_out for name, task in trained.items()},
         held_out_odd={name: task.held_out_odd for name, task in trained.items() if task.held_out_odd is not None},
         learnt_from={} if facts.fields is None else facts.fields.fingerprints,
@@ -236,15 +238,21 @@ def _model_file(manifest: Manifest) -> str:
     return MODEL_FILE if MODEL_FILE in manifest.files else next(usual, MODEL_FILE)
 
 
-def trained_templates(path: Path) -> dict[str, str]:
-    """The template of each task that a bundle's models were trained with; none if it is unsound. Checks no hash."""
+def trained_tasks(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """The labels and the template of each task that a bundle's models were trained with, as far as they are known.
+
+    None if it is unsound. Checks no hash.
+    """
     try:
         checked, facts = _check_content(path.resolve(), _TRUST_ANY, None)
         students = () if checked is None else _students(path, checked.manifest)
     except (ModelError, OSError):
-        return {}
-    own = {} if facts.fields is None else facts.fields.templates
-    return own | {task: template for student in students for task, template in student.templates.items()}
+        return {}, {}
+    label_sets, templates = ({}, {}) if facts.fields is None else (facts.fields.label_sets, facts.fields.templates)
+    for student in students:
+        label_sets |= {task: labels for task, labels in student.tasks.items() if labels}
+        templates |= student.templates
+    return label_sets, templates
 
 
 def trained_fields(path: Path) -> dict[str, tuple[str, ...]]:

@@ -292,7 +292,13 @@ class Dispatcher:
         return [
             name
             for name, task in self._tasks.items()
-            if name != BUILT_IN_TASK and not model.serves(name, has_own_model=task.config.has_own_model)
+            if name != BUILT_IN_TASK
+            and not model.serves(
+                name,
+                has_own_model=task.config.has_own_model,
+                labels=task.config.choices,
+                template=task.config.template,
+            )
         ]
 
     def as_health(self, now: float) -> dict[str, Any]:

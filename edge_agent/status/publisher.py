@@ -145,7 +145,8 @@ class StatusPublisher:
         """What this board is and what it can do. What only a worker knows is null until one is ready."""
         ready, model = self._supervisor.ready, self._supervisor.model
         unserved = self._unserved_tasks()
-        no_model = f"the bundle has no model for the task {', '.join(unserved)}" if unserved else None
+        names = ", ".join(unserved)
+        no_model = f"the bundle has no model for the task {names} with its labels and template" if unserved else None
         warning = "; ".join(filter(None, (model.warning, no_model)))
         return {
             "schema": 1,

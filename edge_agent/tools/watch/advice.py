@@ -23,7 +23,7 @@ ADVICE = {
     "model-not-loaded": "no model answers: wait a minute, then look at its other reasons and its log",
     "model-fallback": "copy the bundle of its last switch there again, then send `model-switch`; "
     "on a fleet, `provision.yml --limit BOARD` does both",
-    "task-without-model": "switch to a bundle that has its model, or remove the task",
+    "task-without-model": "switch to a bundle that has its model, restore its labels and template, or remove it",
     "connection-unstable": "if the broker was away several times, wait; otherwise look for a second agent of this "
     "name, or a bad radio link",
     "publishing-refused": "its log names the topic: let its user write",

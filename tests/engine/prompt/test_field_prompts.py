@@ -316,14 +316,31 @@ def test_doctor_warns_of_tasks_that_the_model_would_refuse(trained: Path) -> Non
         assert 'with another template; tasks.sound.template should be "{{ input }}"' in check.found
 
 
-def test_check_config_names_a_template_that_the_model_was_not_trained_with(trained: Path, tmp_path: Path) -> None:
-    model = f"[models.default]\npath = {json.dumps(str(trained.parent))}\n"
-    task = f"[tasks.sound]\nkind = 'classify'\nlabels = {json.dumps(LABELS)}\ntemplate = '{{{{ input.rms }}}}'\n"
-    (tmp_path / "config.toml").write_text(f"[device]\nsite = 'hall1'\nid = 'board1'\n{model}{task}", "utf-8")
-    [hint] = config_hints(load_config(tmp_path / "config.toml"))
-    assert hint == (
-        'tasks.sound.template: the model was trained with "{{ input }}"; with another template it does not answer'
-    )
+@pytest.mark.parametrize(
+    ("labels", "template", "hint"),
+    [
+        (LABELS, "{{ input }}", None),
+        (
+            LABELS,
+            "{{ input.rms }}",
+            'template: the model was trained with "{{ input }}"; with another template it does not answer',
+        ),
+        (
+            ("calm", "noisy"),
+            "{{ input }}",
+            "labels: the model was trained with calm, loud; with other labels it does not answer",
+        ),
+    ],
+)
+def test_a_task_unlike_its_training_is_a_hint_and_not_served(
+    trained: Path, tmp_path: Path, labels: tuple[str, ...], template: str, hint: str | None
+) -> None:
+    lines = ["[device]", "site = 'hall1'", "id = 'board1'", "[models.default]", f"path = {str(trained.parent)!r}"]
+    lines += ["[tasks.sound]", "kind = 'classify'", f"labels = {json.dumps(labels)}", f"template = {template!r}"]
+    (tmp_path / "config.toml").write_text("\n".join(lines), "utf-8")
+    assert config_hints(load_config(tmp_path / "config.toml")) == ([f"tasks.sound.{hint}"] if hint else [])
+    model = open_model("default", trained.parent)
+    assert model.serves("sound", has_own_model=False, labels=labels, template=template) == (hint is None)
 
 
 def config_with(tasks: dict[str, ClassifyTask]) -> Config:
