@@ -89,6 +89,8 @@ def test_a_promise_names_its_coverage_or_the_audits_that_are_missing() -> None:
     # What is never given breaks no promise.
     assert found.given == pytest.approx(58 / 68)
     assert (found.audits.right, found.audits.total) == (58, 68)
+    words = "Audits of refused inputs (10 of the answered ones) count in the other tables, but not for promises"
+    assert words in evidence_words(found)
     nine, more, most = measure(export(*right)).promises
     assert (nine.coverage, nine.missing) == (1.0, 0)
     # 59 right ones of 59 prove 0.95, 299 of 299 prove 0.99.

@@ -77,6 +77,7 @@ class Evidence:
     asked: int  # Audits up to the last answered one.
     open: int  # Audits after it.
     audits: int  # Those of `asked` that are answered.
+    refused: int  # Those of them whose input is refused, so that they count for no promise.
     earlier: int  # Those of them that an earlier model was asked first.
     held_out: int  # Rows that the training held out.
     contradicted: int  # Such rows that do not count, because audits are right less often.
@@ -135,6 +136,7 @@ def measure(export: Export) -> Measures:
             asked=assessed.asked,
             open=sum(map(export.measures, export.answers)) - assessed.asked,
             audits=assessed.audits,
+            refused=sum(answer.is_refused for answer in audits),
             earlier=export.earlier,
             held_out=assessed.held_out,
             contradicted=len(held_out) - assessed.held_out,
@@ -246,12 +248,19 @@ def evidence_words(measures: Measures) -> str:
         if needed
         else ""
     )
+    refused = ""
+    if evidence.refused:
+        count = f"{evidence.refused} of the answered ones"
+        refused = (
+            f" Audits of refused inputs ({count}) count in the other tables, but not for promises, because they get no"
+            " answer."
+        )
     waiting = f" {evidence.open} newer audits wait for an answer." if evidence.open else ""
     note = ""
     if evidence.always is not None:
         label, target = evidence.always
         note = f" Always answering {label} would keep {target:g}, too: look at each right label by itself."
-    return f"Promises rest on {audits}{rows}{hint}.{waiting}{note}"
+    return f"Promises rest on {audits}{rows}{hint}.{refused}{waiting}{note}"
 
 
 @dataclass(frozen=True, slots=True)
