@@ -49,6 +49,11 @@ def student_store_name(task: str, student: str) -> str:
     return f"{task}/{student}"
 
 
+def in_force_key(task: str) -> str:
+    """Where the store has the basis of a task's audits that count."""
+    return f"{task}/in-force"
+
+
 def again_store_name(task: str) -> str:
     """The name under which a model's answers to audits of an earlier one are kept. No student has such a name."""
     return f"{task}/(again)"
@@ -204,6 +209,11 @@ class AnswerTable:
     def save_state(self, basis: str, task: str, document: Any) -> None:
         self._store.save_task_state(basis, task, json.dumps(document))
 
+    def save_in_force(self, task: str, basis: str) -> None:
+        """Tells `read_open_audits` under which basis audits count now."""
+        if self.load_state(in_force_key(task)) != basis:
+            self.save_state(in_force_key(task), task, basis)
+
 
 def read_answers(select: Select, task: str) -> list[KeptAnswer]:
     """A task's answers under all its definitions, models and students, in the order of time. Raises STORE_ERRORS."""
@@ -214,6 +224,36 @@ def read_answers(select: Select, task: str) -> list[KeptAnswer]:
     )
     rows = select(statement, task, student_store_name(task, "*"), again_store_name(task))
     return [answer for columns in rows if (answer := _answer(columns)) is not None]
+
+
+def read_open_audits(select: Select, task: str) -> tuple[list[KeptAnswer], int]:
+    """The open audits of a task in the order of time, and how many others no longer count: those of an earlier model or
+    definition, and from before the accuracy fell. Raises STORE_ERRORS.
+    """
+    audits = [answer for answer in read_answers(select, task) if answer.is_audit and not answer.is_marked]
+    basis = _read_state(select, in_force_key(task))
+    if basis is None:  # An earlier version kept them.
+        return audits, 0
+    known = _read_state(select, basis)
+    since = known.get("since", 0) if isinstance(known, dict) else 0
+    # Also those that this model was asked again, in place of which `audits` has those of the earlier one.
+    rows = select(
+        f"SELECT {_COLUMNS} FROM answers WHERE basis = ? AND is_audit = 1 AND is_marked = 0 AND number > ?",  # noqa: S608
+        basis, since,
+    )  # fmt: skip
+    counted = [answer for columns in rows if (answer := _answer(columns)) is not None]
+    of_large = {number for (number,) in select("SELECT number FROM answers WHERE task = ?", task)}
+    found = counted + [answer for answer in audits if answer.number not in of_large]
+    ids = {answer.id for answer in found}
+    return sorted(found, key=lambda answer: answer.number), sum(answer.id not in ids for answer in audits)
+
+
+def _read_state(select: Select, basis: str) -> Any:
+    rows = select("SELECT document FROM accuracy WHERE basis = ?", basis)
+    try:
+        return json.loads(rows[0][0]) if rows else None
+    except ValueError:
+        return None
 
 
 def _answer(columns: Sequence[Any]) -> KeptAnswer | None:

@@ -54,7 +54,7 @@ class Learning(Answerers):
     ) -> None:
         """publish: sends a result, also to a broker that is away now. The store has started."""
         super().__init__(score_maps, model)
-        table = AnswerTable(store)
+        self._table = table = AnswerTable(store)
         self._config = config
         self._tasks = tasks
         self._keepers = {
@@ -65,6 +65,15 @@ class Learning(Answerers):
         self._maps = LearnedMaps(score_maps)
         self._students = Students(config.feedback, tasks, table, model)
         self._feedback = Feedback(config.feedback, tasks, table, self._maps, self._students, model)
+        self._note_in_force()
+
+    def _note_in_force(self) -> None:
+        """So that `edge-agent audits` leaves out what no longer counts."""
+        # The placeholder for a model that does not open has no weights.
+        if self._config.feedback.enabled and self._model.weights_sha256:
+            for name, task in self._tasks.items():
+                if task.config.takes_feedback:
+                    self._table.save_in_force(name, task.basis_for(self._model.weights_sha256))
 
     def first(self, request: Request, *, is_large_refused: bool) -> str:
         """The task's student, if it has one. While the large model refuses requests, only a proven student is asked."""
@@ -132,6 +141,7 @@ class Learning(Answerers):
         self._feedback.set_model(model)
         for keeper in self._keepers.values():
             keeper.set_model(model.weights_sha256)
+        self._note_in_force()
 
     def reconfigure(self, config: Config, tasks: Mapping[str, Task]) -> None:
         self._config, self._tasks = config, tasks
@@ -139,6 +149,7 @@ class Learning(Answerers):
             keeper.reconfigure(config.feedback, tasks)
         self._students.reconfigure(config.feedback, tasks)
         self._feedback.reconfigure(config.feedback, tasks)
+        self._note_in_force()
 
     def tick(self, now: float) -> list[AnswererEvent]:
         corrected = super().tick(now)

@@ -14,7 +14,7 @@ from edge_agent.core.pipe import Student
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.gguf.field_table import fingerprint
 from edge_agent.learning import trial
-from edge_agent.learning.answers import read_answers
+from edge_agent.learning.answers import read_answers, read_open_audits
 from edge_agent.learning.feedback import Mark
 from edge_agent.learning.learning import Learning
 from edge_agent.requests.request import Request
@@ -462,6 +462,30 @@ def test_what_a_new_model_gives_is_not_judged_by_what_the_one_before_gave() -> N
     assert bench.feedback.facts()["t"].given == 0.9
     exported = bench.feedback.export("t", after=0, limit=500)
     assert (exported["min_score"], {one["output"] for one in exported["answers"]}) == (0.7, {None})
+
+
+def test_the_list_of_open_audits_has_those_that_health_counts() -> None:
+    bench = Bench(text=KEEPS)
+    audit(bench, range(6), lambda number: number == 2)
+
+    def listed() -> tuple[list[int], int]:
+        audits, outdated = read_open_audits(bench.store.select, "t")
+        assert len(audits) == bench.feedback.audit_counts()["t"].open
+        return [json.loads(each.id) for each in audits], outdated
+
+    assert listed() == ([0, 1, 3, 4, 5], 0)
+    switch(bench, replace(bench.of_model, sha256="m2"))
+    audit(bench, [6], lambda _: False)
+    assert listed() == ([6], 5)
+    # This one was asked the audits of the first model again, but not those up to the newest row of its training.
+    switch(bench, bench.of_model)
+    switch(bench, replace(bench.of_model, sha256="m3", learnt_from=learnt(2)))
+    assert listed() == ([3, 4, 5], 3)
+    switch(bench, bench.of_model)
+    tracked = bench.feedback._tracked["t"]
+    tracked.since, tracked.audit_counts = 4, None  # as after a drop
+    bench.feedback._table.save_state(tracked.basis, "t", tracked.document())
+    assert listed() == ([4, 5], 4)
 
 
 def test_an_earlier_audit_may_still_be_answered_by_its_caller() -> None:

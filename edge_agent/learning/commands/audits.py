@@ -14,7 +14,7 @@ from edge_agent.core.clock import timestamp
 from edge_agent.core.kinds.task import TaskBase
 from edge_agent.core.terminal import UNKNOWN, aligned, fail
 from edge_agent.core.wording import printable, printable_json
-from edge_agent.learning.answers import KeptAnswer
+from edge_agent.learning.answers import KeptAnswer, Select, read_answers, read_open_audits
 from edge_agent.learning.commands.rows import NotReadError, kept_input, read_kept
 from edge_agent.loader import load_config
 
@@ -26,17 +26,17 @@ def audits(config_path: Path, task: str, *, as_json: bool) -> int:
     """Prints the open audits, the oldest first, without the answers: these would bias people. Raises ConfigError."""
     config = load_config(config_path)
     try:
-        table, answers = read_kept(config, task)
+        table, (answers, (found, outdated)) = read_kept(config, task, _read)
     except NotReadError as error:
         return fail(str(error))
-    found = [answer for answer in answers if answer.is_audit and not answer.is_marked]
     noticed = None if table.notable is None else _noticed(answers, table)
     if as_json:
         entries = list(map(_entry, found))
-        counts = {} if noticed is None else {"noticed": noticed}
+        counts = {"outdated": outdated} | ({} if noticed is None else {"noticed": noticed})
         print(printable_json({"task": task, "labels": list(table.choices) or None, **counts, "open": entries}))
         return 0
-    print(printable(f"open audits of {task}: {len(found)}"))
+    left_out = f"; left out {outdated} that no longer count" if outdated else ""
+    print(printable(f"open audits of {task}: {len(found)}{left_out}"))
     if noticed is not None:
         told = f"{noticed['answered']} of them answered, {noticed['real']} of these really {table.notable}"
         print(printable(f"{table.notable} readings kept: {noticed['kept']}, {told}"))
@@ -49,6 +49,10 @@ def audits(config_path: Path, task: str, *, as_json: bool) -> int:
     if not config.feedback.keep_inputs:
         print("feedback.keep_inputs is false: no inputs are kept; `echo_input` puts them into replies instead")
     return 0
+
+
+def _read(select: Select, task: str) -> tuple[list[KeptAnswer], tuple[list[KeptAnswer], int]]:
+    return read_answers(select, task), read_open_audits(select, task)
 
 
 def _noticed(answers: Sequence[KeptAnswer], task: TaskBase) -> dict[str, int]:

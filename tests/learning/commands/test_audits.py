@@ -54,6 +54,10 @@ def test_open_audits_are_listed_with_their_inputs_and_without_the_answers(store:
         "id": "reading-1", "reply_to": "r", "at": document["open"][0]["at"], "machine": "pump-7", "input": {"hz": 50},
     }  # fmt: skip
     assert document["open"][0]["at"].startswith("2027-01-15T08:00:01")
+    table.save_in_force("pump", "c")
+    store.commit()
+    (line,) = edge_agent("audits", "pump", "--config", "config.toml").stdout.splitlines()
+    assert line == "open audits of pump: 0; left out 2 that no longer count"
     assert AT == 1_800_000_000.0
 
 
