@@ -94,7 +94,7 @@ class Answers(Part):
 
     def restore_checks(self, checks: Iterable[Answer]) -> None:
         for check in checks:
-            if self.checks.keep_unless_repeated(check):
+            if self.checks.restore(check):
                 self._note_input(check)
 
     def _note_input(self, answer: Answer) -> None:

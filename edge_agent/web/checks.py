@@ -38,17 +38,26 @@ class Checks:
         self._without_input: set[tuple[str, str]] = set()
         self._open: Counter[tuple[str, str]] = Counter()
         self._open_audits = OpenAudits(tasks, rows)
+        # Boards with restored checks that have not said yet, by their health, which of these count.
+        self._unheard: set[str] = set()
 
     def update(self) -> None:
         """Takes what boards and their tasks say now."""
         self._without_input &= self._tasks.by_name.keys()
         self._open_audits.update(self._kept.values())
+        self._unheard -= {device for device, row in self._rows.items() if row.health}
         self._open = Counter((answer.device or "", answer.task or "") for answer in self._offered())
 
     @property
     def kept(self) -> Iterable[Answer]:
         """The checks that a later process needs, including closed ones, because a board may send a check again."""
         return self._kept.values()
+
+    def restore(self, answer: Answer) -> bool:
+        """Keeps a check of an earlier process; False if it is none."""
+        if answer.device:
+            self._unheard.add(answer.device)
+        return self.keep_unless_repeated(answer)
 
     def keep_unless_repeated(self, answer: Answer) -> bool:
         """Keeps an answer if it asks for feedback. Returns False for one that came before."""
@@ -109,7 +118,7 @@ class Checks:
         """The checks that a person can answer here, oldest first."""
         tasks = self._tasks.with_feedback
         for answer in self._kept.values():
-            if answer.is_closed or answer.is_retained or answer.mark is not None:
+            if answer.is_closed or answer.is_retained or answer.mark is not None or answer.device in self._unheard:
                 continue
             is_offered = (answer.device, answer.task) in tasks and b'"input"' in answer.payload
             if is_offered and self._open_audits.counts(answer):
@@ -219,8 +228,8 @@ class Checks:
         ]
 
     def _count_unheard(self, wanted: Wanted) -> int:
-        """How many kept checks wait until their boards have named their tasks, such as after a restart of the page."""
-        unheard = {device for device, row in self._rows.items() if not row.info}
+        """How many kept checks wait until their boards are heard, after a restart of the page."""
+        unheard = {device for device, row in self._rows.items() if not row.info or device in self._unheard}
         return sum(
             answer.device in unheard and not answer.is_closed and not answer.is_retained and wanted.takes(answer)
             for answer in self._kept.values()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent.tools.watch.site import BoardLevel
 from edge_agent.web import checks
 from edge_agent.web.check_file import CheckFile
 from edge_agent.web.marks import UNDO_S
@@ -92,6 +93,24 @@ def test_open_checks_survive_a_restart_and_stay_blind(tmp_path: Path) -> None:
     assert [topic for topic, _ in after.sent] == [FEEDBACK]
 
 
+def test_after_a_restart_the_checks_of_a_stopped_board_wait_until_it_says_which_count(tmp_path: Path) -> None:
+    before, file = Bench(), tmp_path / "checks.json"
+    for number, ts in ((1, "2026-11-28T09:00:00.000Z"), (2, "2026-11-28T10:00:00.000Z")):
+        before.audit(number=number, ts=ts)
+    CheckFile(file).save(before.live.answers.checks.kept)
+
+    after = Bench({})
+    after.live.answers.restore_checks(CheckFile(file).read())
+    after.board("press-04", BoardLevel.STOPPED, health={})
+    assert [after.checks()[name] for name in ("open", "reason", "unheard")] == [0, "unheard", 2]
+    waits = {"asked": 2, "audits": 0, "open": 1, "open_since": "2026-11-28T10:00:00.100Z"}
+    after.board("press-04", health={"ts": "2026-11-28T10:00:02Z", "accuracy": {"triage": waits}})
+    assert [check["id"] for check in after.checks()["checks"]] == [2]
+    # What it says of them stays known while it is stopped again.
+    after.board("press-04", BoardLevel.STOPPED, health={})
+    assert after.checks()["open"] == 1
+
+
 def test_after_a_kill_a_check_whose_answer_is_in_the_journal_is_not_open_again(tmp_path: Path) -> None:
     before, file = Bench(), tmp_path / "checks.json"
     keys = [before.audit(number=number) for number in (1, 11)]
@@ -104,6 +123,7 @@ def test_after_a_kill_a_check_whose_answer_is_in_the_journal_is_not_open_again(t
     after.live.answers.restore_checks(CheckFile(file).read())
     answered = before.live.journal.read(what=frozenset({"feedback"}), limit=10)
     after.live.answers.checks.close_answered(answered)
+    after.tick()
     assert [check["key"] for check in after.checks()["checks"]] == keys[1:]
 
 
