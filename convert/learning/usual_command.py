@@ -174,7 +174,8 @@ def _print_unusual(training: UnusualTraining, folder: Path | None, *, is_signed:
         if task.jumped.rows:
             _print_choices(task)
         for answer, noticed in task.answers.items():
-            print(f"  {escaped(answer)}: {noticed.unusual:,} of {noticed.rows:,} rows are taken for unusual")
+            rows = f"{noticed.unusual:,} of {noticed.rows:,} rows"
+            print(f"  {escaped(answer)}: {rows} are taken for unusual{noticed.of_groups}")
         for kind, is_number in (("numbers", True), ("values", False)):
             names = [
                 escaped(field.name or "(the whole text)")

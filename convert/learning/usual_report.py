@@ -35,6 +35,16 @@ class Noticed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoticedFault(Noticed):
+    groups: int | None  # How many groups its rows are of; None if some have none.
+
+    @property
+    def of_groups(self) -> str:
+        """In words; empty if it is unknown."""
+        return "" if self.groups is None else f" ({self.groups:,} group{'' if self.groups == 1 else 's'})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RareRow:
     """A usual row that is rare for a model which has not seen it: of a fault that nobody has noticed, perhaps."""
 
@@ -84,7 +94,7 @@ class UnusualQuality:
     alarms_of_codes: int  # Those of the others that have what may be an error code.
     unusual_codes: int  # Those of them that the written model, which has learnt from them, takes for unusual, too.
     independent: float  # The effective sample size of `judged`.
-    answers: Mapping[str, Noticed]  # The rows that are not usual, by their answer.
+    answers: Mapping[str, NoticedFault]  # The rows that are not usual, by their answer.
     fields: tuple[WatchedField, ...]
     jumps: Mapping[str, Noticed]  # Of each number: rows with this number moved by the range that it has on the page.
     choices: tuple[Choice, ...]  # The fewest false alarms first.

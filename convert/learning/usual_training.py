@@ -42,7 +42,16 @@ from .runs import effective_rows
 from .study import PARTS, folds_of
 from .training_rows import MIN_ROWS, Row, by_task
 from .usual import RUN_GAP, in_other_states, learn_and_find_rarest, learn_usual
-from .usual_report import Choice, Noticed, RareRow, UnusualQuality, UnusualTraining, WatchedField, render_unusual
+from .usual_report import (
+    Choice,
+    Noticed,
+    NoticedFault,
+    RareRow,
+    UnusualQuality,
+    UnusualTraining,
+    WatchedField,
+    render_unusual,
+)
 
 _CANARIES = 20
 _RAREST = 20
@@ -177,9 +186,9 @@ def _judge(
         for row, alarm in zip(judged, are_alarms, strict=True)
         if alarm and id(row) not in in_state and any(_is_code(number, row.values) for number in learnt.numbers)
     ]
-    by_answer: dict[str, list[bool]] = {}
+    by_answer: dict[str, list[tuple[bool, str | None]]] = {}
     for row, rarity in zip(others, _rarities(written, _values(others)), strict=True):
-        by_answer.setdefault(row.answer_text, []).append(rarity <= config.max_rarity)
+        by_answer.setdefault(row.answer_text, []).append((rarity <= config.max_rarity, row.group))
     fields = tuple(_watched_fields(usual, learnt))
     jumps = _jumps(usual, fields, written)
     drifts = _drifts(usual, fields, written)
@@ -194,7 +203,7 @@ def _judge(
         alarms_of_codes=len(of_codes),
         unusual_codes=sum(rarity <= config.max_rarity for rarity in _rarities(written, of_codes)),
         independent=effective_rows(judged, are_alarms),
-        answers={answer: Noticed(rows=len(noticed), unusual=sum(noticed)) for answer, noticed in by_answer.items()},
+        answers={answer: _noticed_fault(rows) for answer, rows in by_answer.items()},
         fields=fields,
         jumps={name: _noticed(rarities, config.max_rarity) for name, rarities in jumps.items()},
         choices=tuple(
@@ -298,6 +307,15 @@ def _rarities(usual: RarityModel, readings: Iterable[dict[str, Any]]) -> list[fl
 
 def _noticed(rarities: Sequence[float], max_rarity: float) -> Noticed:
     return Noticed(rows=len(rarities), unusual=sum(rarity <= max_rarity for rarity in rarities))
+
+
+def _noticed_fault(rows: Sequence[tuple[bool, str | None]]) -> NoticedFault:
+    groups = {group for _, group in rows}
+    return NoticedFault(
+        rows=len(rows),
+        unusual=sum(is_unusual for is_unusual, _ in rows),
+        groups=None if None in groups else len(groups),
+    )
 
 
 def _rates(config: UnusualTask) -> list[tuple[str, float]]:

@@ -90,7 +90,7 @@ def test_the_bundle_opens_and_says_how_often_it_is_wrong(folder: Path, cli: Cli)
     assert [(student.name, student.tasks) for student in model.students] == [("student-watch", {"pump": ()})]
     assert (model.quantization, model.tokens, model.answerer_of("pump")) == ("NONE", None, "student-watch")
     quality = json.loads((folder / "bundle" / "quality.json").read_bytes())["tasks"][0]
-    assert quality["answers"] == {"cooler": {"rows": 5, "unusual": 5}}
+    assert quality["answers"] == {"cooler": {"rows": 5, "unusual": 5, "groups": None}}
     assert (quality["rows"], quality["judged"]["rows"]) == (405, 405)
     assert quality["judged"]["unusual"] / 405 < 0.03
     assert "asked for 1 per 100 readings" in (folder / "bundle" / "quality.html").read_text("utf-8")
@@ -201,9 +201,11 @@ def test_readings_that_come_again_are_usual_whatever_they_are_called(folder: Pat
     assert "false alarms: 0.0 % of 210 usual rows" in done.stdout
     assert "more than asked for" not in done.stdout
     for count, is_warned in ((4, False), (6, True)):
-        (tmp_path / "found.jsonl").write_text(lines([{"a": 1, "b": 0}] * count, answer="leak"), "utf-8")
+        leak = [lines([{"a": 1, "b": 0}] * part, answer="leak", group=f"g{part}") for part in (2, count - 2)]
+        (tmp_path / "found.jsonl").write_text("".join(leak), "utf-8")
         done = cli(*train, "--labelled", tmp_path / "found.jsonl")
-        assert f"leak: 0 of {count} rows are taken for unusual" in done.stdout
+        groups = "1 group" if count == 4 else "2 groups"
+        assert f"leak: 0 of {count} rows are taken for unusual ({groups})\n" in done.stdout
         assert ("few rows of a fault are taken for unusual, leak (0 of 6): if the machines" in done.stderr) is is_warned
 
 
