@@ -96,6 +96,8 @@ class Answers(Part):
         for check in checks:
             if self.checks.restore(check):
                 self._note_input(check)
+                if check.mark is not None:
+                    self.marks.restore(check.mark)
 
     def _note_input(self, answer: Answer) -> None:
         if b'"input"' not in answer.payload:

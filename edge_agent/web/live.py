@@ -185,7 +185,7 @@ class Live:
             self.answers.checks.close_answered(answered)
 
     def _save(self, *, is_last: bool = False) -> None:
-        self._check_file.save(self.answers.checks.kept, is_last=is_last)
+        self._check_file.save(self.answers.checks.kept, self.answers.marks, is_last=is_last)
         self._known.save(is_last=is_last)
 
     def _stop_parts(self) -> None:

@@ -125,6 +125,10 @@ class Marks:
         self._marks.append(mark)
         return mark
 
+    def restore(self, mark: Mark) -> None:
+        """A mark that an earlier process sent."""
+        self._marks.append(mark)
+
     def undo(self, name: str, by: str | None) -> Mark:
         """Raises ProblemError."""
         mark = self._own_mark(name, by)

@@ -12,6 +12,7 @@ import pytest
 from edge_agent.tools.watch.site import BoardLevel
 from edge_agent.web import checks
 from edge_agent.web.check_file import CheckFile
+from edge_agent.web.feedback import RESULT_S
 from edge_agent.web.marks import UNDO_S
 from tests.web import answering
 from tests.web.answering import FEEDBACK, INPUT, LABELS, RESPONSE, TASKS, Bench
@@ -109,6 +110,27 @@ def test_after_a_restart_the_checks_of_a_stopped_board_wait_until_it_says_which_
     # What it says of them stays known while it is stopped again.
     after.board("press-04", BoardLevel.STOPPED, health={})
     assert after.checks()["open"] == 1
+
+
+def test_after_a_restart_a_late_result_still_says_who_answered(tmp_path: Path) -> None:
+    before, file = Bench(), tmp_path / "checks.json"
+    before.board("press-04", BoardLevel.STOPPED, health={})
+    mark = before.mark(before.audit(), answer="imbalance", by="ana").json()["mark"]
+    before.tick(UNDO_S)
+    CheckFile(file).save(before.live.answers.checks.kept, before.live.answers.marks)
+
+    after = Bench()
+    after.board("press-04", BoardLevel.STOPPED, health={})
+    after.live.answers.restore_checks(CheckFile(file).read())
+    assert [(each["state"], each["answer"]) for each in after.marks()] == [("sent", "imbalance")]
+    after.tick(RESULT_S + 1)
+    assert [each["error_code"] for each in after.marks()] == ["no_result.stopped"]
+    after.board("press-04")
+    assert after.checks()["open"] == 1
+    after.result(correlation=mark.encode())
+    assert (after.checks()["open"], after.marks()[0]["state"]) == (0, "kept")
+    (entry,) = after.live.journal.read(what=frozenset({"feedback"}), limit=1)
+    assert (entry.text, entry.by) == ("imbalance; id: 1", "ana")
 
 
 def test_after_a_kill_a_check_whose_answer_is_in_the_journal_is_not_open_again(tmp_path: Path) -> None:
