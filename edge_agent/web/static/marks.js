@@ -72,7 +72,7 @@ function stateWords(mark) {
   // What waits for the broker can still be undone.
   if (mark.state === "waiting" && !live.broker.is_connected) return t("mark.unsent");
   if (mark.state === "waiting")
-    return t("mark.waiting", { length: duration(Math.max(0, Math.ceil(mark.sends_at - now()))) });
+    return t("mark.waiting", { length: duration(Math.max(0, Math.floor(mark.sends_at - now()))) });
   const why = mark.error_code ? t(`fault.${mark.error_code}`) : (mark.error ?? "");
   if (mark.state === "refused") return t("mark.refused", { why });
   if (mark.state === "unanswered" && why) return `${t("mark.unanswered")} ${why}`;
