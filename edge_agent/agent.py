@@ -404,6 +404,7 @@ class Agent:
             unable_to_reply_s = self._connections.data_lost_s(now)
             self._pool.set_places(self._dispatcher.spare_slots, unable_to_reply_s=unable_to_reply_s)
         self._monitor.replace_hung_thread(now)
+        self._connections.reconnect_stuck()
         # Nothing depends on what became of these messages.
         self._connections.control.outbox.take_results()
         self._watchdog.tick(lambda: self._stalled_part(now), now)

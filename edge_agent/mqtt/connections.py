@@ -130,6 +130,13 @@ class Connections:
         else:
             self._control_connected_at = None
 
+    def reconnect_stuck(self) -> None:
+        """A new connection sends again what the broker has not confirmed."""
+        for link in self._links:
+            if link.is_connected and link.outbox.is_newly_stuck():
+                log.warning("the broker confirms nothing, connecting again client=%s", link.client_id)
+                link.reconnect()
+
     def data_lost_s(self, now: float) -> float | None:
         """How long the data connection is down; None = it is not."""
         return None if self._data_lost_at is None else now - self._data_lost_at

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 # Messages that wait for a connection or a PUBACK. More are dropped and counted. Larger than any request queue.
 MAX_QUEUED = 20_000
 MAX_IN_FLIGHT = 20
+# A broker that drops packets when it is overloaded may also drop PUBACKs, which it does not send again.
+CONFIRMED_WITHIN_S = 30.0
 # An MQTT 3.1.1 broker closes the connection on a message that it does not take, and gets the same message again.
 # After MAX_BREAKS connections in a row that break within BREAKS_WITHIN_S after it was sent, a message is given up.
 MAX_BREAKS, BREAKS_WITHIN_S = 5, 2.0
@@ -68,6 +70,7 @@ class Outbox:
         self._breaks = 0
         # When the message that waits first was sent on this connection.
         self._first_sent_at = 0.0
+        self._found_stuck_at = 0.0
         # By topic: from which size on messages are unsendable, and until when.
         self._barred: dict[str, tuple[int, float]] = {}
 
@@ -128,6 +131,14 @@ class Outbox:
     def take_results(self) -> list[tuple[int, PublishResult]]:
         """Packet numbers and results since the last call. To be called often."""
         return [self._results.popleft() for _ in range(len(self._results))]
+
+    def is_newly_stuck(self) -> bool:
+        """Whether messages wait and nothing has been confirmed for CONFIRMED_WITHIN_S; then false for as long again."""
+        now = self._clock()
+        if not self._waiting or now - max(self._first_sent_at, self._found_stuck_at) < CONFIRMED_WITHIN_S:
+            return False
+        self._found_stuck_at = now
+        return True
 
     def on_confirmed(self, number: int) -> None:
         self._end(number, PublishResult.CONFIRMED)

@@ -83,6 +83,19 @@ def test_a_file_that_holds_no_filters_costs_nothing_else(tmp_path: Path, content
     assert filters_to_end(tmp_path, "b") == {"a"}
 
 
+@pytest.mark.expects_warning
+def test_a_connection_on_which_nothing_is_confirmed_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    connections = Connections(config(), lambda _: None, lambda: Publication(topic="a", payload=b""), 0.0)
+    reconnected = list[str]()
+    for link in (connections.control, connections.data):
+        monkeypatch.setattr(link.outbox, "is_newly_stuck", lambda: True)
+        monkeypatch.setattr(link, "reconnect", lambda link=link: reconnected.append(link.client_id))
+    connections.reconnect_stuck()
+    connections.data.is_connected = True
+    connections.reconnect_stuck()
+    assert reconnected == [connections.data.client_id]
+
+
 def test_reasons_of_health_are_lost_unstable_and_refused_connections() -> None:
     connections = Connections(config(), lambda _: None, lambda: Publication(topic="a", payload=b""), 0.0)
     data = connections.data

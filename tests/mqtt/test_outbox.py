@@ -9,6 +9,7 @@ from edge_agent.core.messages import Publication
 from edge_agent.mqtt import outbox as module
 from edge_agent.mqtt.outbox import (
     BREAKS_WITHIN_S,
+    CONFIRMED_WITHIN_S,
     MAX_BREAKS,
     MAX_IN_FLIGHT,
     ONE_BY_ONE_AFTER,
@@ -76,6 +77,29 @@ def test_past_the_limit_messages_are_dropped_and_counted(monkeypatch: pytest.Mon
     assert site.outbox.publish(Publication(topic="r/2", payload=b"")) is None
     assert site.outbox.publish(Publication(topic="r/+", payload=b"", qos=0)) is None  # no topic
     assert (site.outbox.published, site.outbox.dropped) == (1, 2)
+
+
+def test_a_broker_that_confirms_nothing_is_noticed_once_in_a_while() -> None:
+    site = Site()
+    site.connect()
+    site.now += 2 * CONFIRMED_WITHIN_S
+    assert not site.outbox.is_newly_stuck()
+    number = site.publish("r/1")
+    site.publish("r/2")
+
+    def is_stuck_after(seconds: float) -> bool:
+        site.now += seconds
+        return site.outbox.is_newly_stuck()
+
+    assert not is_stuck_after(CONFIRMED_WITHIN_S - 1)
+    site.confirm(number)
+    assert [is_stuck_after(CONFIRMED_WITHIN_S - 1), is_stuck_after(2), is_stuck_after(2)] == [False, True, False]
+    for _ in range(MAX_BREAKS):
+        # Breaking the connection because of that says nothing against the message that waits first.
+        site.break_connection()
+        site.connect()
+        assert is_stuck_after(CONFIRMED_WITHIN_S)
+    assert site.topics() == ["r/2"]
 
 
 def test_a_number_of_paho_that_is_in_use_still_costs_no_message() -> None:
