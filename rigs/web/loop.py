@@ -154,9 +154,9 @@ def main(words: list[str]) -> int:
             text = view.locator("main").inner_text()
             reach(
                 "the page says that it is proven",
-                "not proven" not in text,
+                "It is proven that" in text,
                 "True",
-                holds="not proven" not in text and "90" in text,
+                holds="It is proven that" in text and "90" in text,
             )
             given = [answer for answer in ask_all(client, plant, 20) if answer.output is not None]
             reach("answers that flow", f"{len(given)} of 20", "at least 10", holds=len(given) >= 10)
