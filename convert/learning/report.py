@@ -148,8 +148,8 @@ class TaskQuality:
         return {label: count for label, count in self.judged_by_label.items() if count < FEW_ROWS}
 
     @property
-    def why_labels_are_missing(self) -> str | None:
-        """Which labels with enough held-out rows were never right, and what may help; None if there are none."""
+    def never_recognized(self) -> str | None:
+        """A warning that names the labels with enough held-out rows that were never right; None if there are none."""
         counts = self.judged_by_label
         never = [label for label, count in counts.items() if count >= FEW_ROWS and not self.confusion[label][label]]
         if self.is_agreement or not never:
@@ -157,7 +157,7 @@ class TaskQuality:
         shown = ", ".join(f"{escaped(label)} (0 of {counts[label]:,} rows)" for label in never)
         frequent = max(counts, key=counts.__getitem__)
         fewer = "" if frequent in never else f"fewer rows of {escaped(frequent)}, "
-        helps = f"{fewer}more --steps or --minutes, or more rows or groups of them may help"
+        helps = f"what may help: {fewer}more --steps or --minutes, or more rows or groups of these labels"
         return f"task {escaped(self.name)}: the judged models never recognized {shown}; {helps}"
 
     @property

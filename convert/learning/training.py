@@ -146,7 +146,7 @@ def train_and_evaluate(job: TrainingJob, progress: OnProgress) -> Result:
     table = model.table.with_together(together).with_limits(limits).with_levels(levels).with_held_out(held_out, odd)
     model = model.with_table(table)
     recipe, warnings = replace(recipe, steps=model.steps), limit.warnings(recipe.steps)
-    warnings += [why for quality in qualities if (why := quality.why_labels_are_missing)]
+    warnings += [why for quality in qualities if (why := quality.never_recognized)]
     return Result(model, recipe, study.held_out, tuple(qualities), warnings)
 
 

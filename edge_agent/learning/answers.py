@@ -226,11 +226,13 @@ def read_answers(select: Select, task: str) -> list[KeptAnswer]:
     return [answer for columns in rows if (answer := _answer(columns)) is not None]
 
 
-def read_open_audits(select: Select, task: str) -> tuple[list[KeptAnswer], int]:
+def read_open_audits(select: Select, task: str, answers: Iterable[KeptAnswer]) -> tuple[list[KeptAnswer], int]:
     """The open audits of a task in the order of time, and how many others no longer count: those of an earlier model or
     definition, and from before the accuracy fell. Raises STORE_ERRORS.
+
+    answers: what `read_answers` returns.
     """
-    audits = [answer for answer in read_answers(select, task) if answer.is_audit and not answer.is_marked]
+    audits = [answer for answer in answers if answer.is_audit and not answer.is_marked]
     basis = _read_state(select, in_force_key(task))
     if basis is None:  # An earlier version kept them.
         return audits, 0

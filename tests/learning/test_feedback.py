@@ -469,7 +469,7 @@ def test_the_list_of_open_audits_has_those_that_health_counts() -> None:
     audit(bench, range(6), lambda number: number == 2)
 
     def listed() -> tuple[list[int], int]:
-        audits, outdated = read_open_audits(bench.store.select, "t")
+        audits, outdated = read_open_audits(bench.store.select, "t", read_answers(bench.store.select, "t"))
         assert len(audits) == bench.feedback.audit_counts()["t"].open
         return [json.loads(each.id) for each in audits], outdated
 

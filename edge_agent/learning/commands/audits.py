@@ -14,8 +14,8 @@ from edge_agent.core.clock import timestamp
 from edge_agent.core.kinds.task import TaskBase
 from edge_agent.core.terminal import UNKNOWN, aligned, fail
 from edge_agent.core.wording import printable, printable_json
-from edge_agent.learning.answers import KeptAnswer, Select, read_answers, read_open_audits
-from edge_agent.learning.commands.rows import NotReadError, kept_input, read_kept
+from edge_agent.learning.answers import KeptAnswer, read_answers, read_open_audits
+from edge_agent.learning.commands.rows import NotReadError, kept_input, open_kept
 from edge_agent.loader import load_config
 
 # Of an input's lines, also beside long ids.
@@ -26,7 +26,9 @@ def audits(config_path: Path, task: str, *, as_json: bool) -> int:
     """Prints the open audits, the oldest first, without the answers: these would bias people. Raises ConfigError."""
     config = load_config(config_path)
     try:
-        table, (answers, (found, outdated)) = read_kept(config, task, _read)
+        with open_kept(config, task) as (table, select):
+            answers = read_answers(select, task)
+            found, outdated = read_open_audits(select, task, answers)
     except NotReadError as error:
         return fail(str(error))
     noticed = None if table.notable is None else _noticed(answers, table)
@@ -49,10 +51,6 @@ def audits(config_path: Path, task: str, *, as_json: bool) -> int:
     if not config.feedback.keep_inputs:
         print("feedback.keep_inputs is false: no inputs are kept; `echo_input` puts them into replies instead")
     return 0
-
-
-def _read(select: Select, task: str) -> tuple[list[KeptAnswer], tuple[list[KeptAnswer], int]]:
-    return read_answers(select, task), read_open_audits(select, task)
 
 
 def _noticed(answers: Sequence[KeptAnswer], task: TaskBase) -> dict[str, int]:

@@ -8,10 +8,10 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
@@ -24,8 +24,6 @@ from edge_agent.learning.answers import KeptAnswer, Select, read_answers
 from edge_agent.loader import load_config
 from edge_agent.store.database import FILE, STORE_ERRORS, WAL_SUFFIX, connect
 from edge_agent.tools.tasks import TaskError, classify_task
-
-_T = TypeVar("_T")
 
 _ATTEMPTS = 5
 # The WAL's header, which changes when the WAL is begun anew.
@@ -45,8 +43,12 @@ class NotReadError(Exception):
     """No kept answers can be read; the message says why."""
 
 
-def read_kept(config: Config, task: str, read: Callable[[Select, str], _T]) -> tuple[TaskBase, _T]:
-    """The task, and what `read` finds among the answers to it that this board keeps. Raises NotReadError."""
+@contextmanager
+def open_kept(config: Config, task: str) -> Iterator[tuple[TaskBase, Select]]:
+    """The task, and access to the answers that this board keeps.
+
+    Raises NotReadError, also instead of the body's STORE_ERRORS.
+    """
     table: TaskBase | None = config.tasks.get(task)
     try:
         if table is None or not table.takes_feedback:
@@ -60,7 +62,7 @@ def read_kept(config: Config, task: str, read: Callable[[Select, str], _T]) -> t
     path = config.state_dir / FILE
     try:
         with snapshot(path) as select:
-            return table, read(select, task)
+            yield table, select
     except FileNotFoundError as error:
         raise NotReadError(f"{path}: there is no database yet; the agent creates it when it runs") from error
     except PermissionError as error:
@@ -74,7 +76,8 @@ def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool)
     """Writes the rows, and prints how many; returns the exit code. Raises ConfigError."""
     config = load_config(config_path)
     try:
-        table, answers = read_kept(config, task, read_answers)
+        with open_kept(config, task) as (table, select):
+            answers = read_answers(select, task)
     except NotReadError as error:
         return fail(str(error))
     kept, left_out = rows_of(task, answers, table)

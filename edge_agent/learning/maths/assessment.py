@@ -137,12 +137,16 @@ def assess(
             tested = Tested(evidence, promised.threshold if promised else None)
         elif tested.threshold is not None:
             promised = promise.Promise.at(tested.threshold, judged, others)
-    given = None if min_accuracy is None else 0.0
+    given: float | None
     if promised is not None:
         given = promised.coverage
-    elif min_accuracy is None and recent:
+    elif min_accuracy is not None:
+        given = 0.0
+    elif recent:
         # Not by their outputs, which another model or an earlier promise may have decided.
         given = sum(_score(answer, score_map) >= min_score for answer in recent) / len(recent)
+    else:
+        given = None
     return Assessment(
         map=score_map,
         has_new_map=new_map is not None,

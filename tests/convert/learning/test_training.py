@@ -440,12 +440,12 @@ def test_labels_that_were_never_right_are_named_with_what_may_help(tmp_path: Pat
 
     def warning(few: int, right: int) -> str | None:
         answers = answered([*calm, *loud[:few]], range(len(calm) + right, len(calm) + few))
-        return task_quality(rows, build_table(rows), answers, None).why_labels_are_missing
+        return task_quality(rows, build_table(rows), answers, None).never_recognized
 
     assert (warning(10, 1), warning(9, 0)) == (None, None)
     assert warning(10, 0) == (
-        "task sound: the judged models never recognized loud (0 of 10 rows); fewer rows of calm, more --steps or "
-        "--minutes, or more rows or groups of them may help"
+        "task sound: the judged models never recognized loud (0 of 10 rows); what may help: fewer rows of calm, "
+        "more --steps or --minutes, or more rows or groups of these labels"
     )
 
 

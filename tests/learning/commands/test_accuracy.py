@@ -91,8 +91,11 @@ def test_a_promise_names_its_coverage_or_the_audits_that_are_missing() -> None:
     assert (found.audits.right, found.audits.total) == (58, 68)
     words = "Audits of refused inputs (10 of the answered ones) count in the other tables, but not for promises"
     assert words in evidence_words(found)
+    assert found.promises[1].missing == found.promises[1].missing_for_all == 1
+    never = measure(export(*wrong)).promises[0]
+    assert (never.coverage, never.missing, never.missing_for_all) == (None, 29, 29)
     nine, more, most = measure(export(*right)).promises
-    assert (nine.coverage, nine.missing) == (1.0, 0)
+    assert (nine.coverage, nine.missing, nine.missing_for_all) == (1.0, 0, 0)
     # 59 right ones of 59 prove 0.95, 299 of 299 prove 0.99.
     assert (more.coverage, more.missing) == (None, 1)
     assert most.missing == 241
@@ -128,6 +131,8 @@ def test_promises_rest_on_what_the_board_itself_takes_for_evidence() -> None:
         (0.99, None),
     ]
     assert found.promises[2].missing == 5  # log(0.1) / log(0.95) = 44.9
+    # Proven for the surest answers alone, 45 right rows of 50 do not prove it of all.
+    assert [(one.missing, one.missing_for_all > 0) for one in found.promises[:2]] == [(0, False), (0, True)]
     assert "100.0 % would be given now.\n" in render_page(export(held_out=held_out), found)
     nine, five = ([answer(number, 0.9, "a" if number > wrong else "b") for number in range(1, 11)] for wrong in (1, 5))
     found = measure(export(*nine, held_out=held_out, earlier=3))

@@ -67,7 +67,7 @@ class PossiblePromise:
     score: float | None
     missing: int
     """Answers to audits that would prove it of the surest answers alone, if all that count were right."""
-    missing_for_all: int  # The same for a promise of all answers, which is the number that the page shows.
+    missing_for_all: int  # The same for a promise of all answers that are not refused.
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +112,10 @@ def measure(export: Export) -> Measures:
     assessments = {target: _assess(export, score_map, target) for target in targets}
     assessed = assessments[_PROMISES[0]]
     held_out = judged_counts(export.held_out)
-    evidence = [*(held_out if assessed.held_out else []), *judged]
+    given_audits = judge([answer for answer in audits if not answer.is_refused], score_map)
+    evidence = [*(held_out if assessed.held_out else []), *given_audits]
     scores = [score_map.best(answer.scores)[1] for answer in export.answers]
+    given_scores = [score for answer, score in zip(export.answers, scores, strict=True) if not answer.is_refused]
     outputs = (*export.labels, *((UNSURE,) if any(answer.output is None for answer in marked) else ()))
     return Measures(
         answers=len(export.answers),
@@ -129,7 +131,7 @@ def measure(export: Export) -> Measures:
         confusion=_confusion([(answer.label, answer.output or UNSURE) for answer in marked], export.labels, outputs),
         coverage=tuple(_coverage(at, judged, scores) for at in _SCORES),
         promises=tuple(
-            _possible_promise(target, assessments[target], evidence, scores or [1.0], export.confidence)
+            _possible_promise(target, assessments[target], evidence, given_scores or [1.0], export.confidence)
             for target in targets
         ),
         evidence=Evidence(
@@ -217,9 +219,7 @@ def _assess(export: Export, score_map: ScoreMap, target: float | None) -> Assess
 def _possible_promise(
     target: float, assessed: Assessment, judged: Sequence[JudgedAnswer], scores: Sequence[float], confidence: float
 ) -> PossiblePromise:
-    """judged: audits and held-out rows."""
-    if (proven := assessed.promise) is not None:
-        return PossiblePromise(target, proven.coverage, proven.threshold, 0, 0)
+    """judged: audits and held-out rows. Neither these nor the scores are of refused answers."""
     missing = []
     for at in _SCORES:
         reach = [answer for answer in judged if answer.score >= at]
@@ -228,6 +228,8 @@ def _possible_promise(
     to_answer = answers_needed(assessed.audits, assessed.asked)
     # The first score is 0, which all answers reach.
     at_least, for_all = (max(1, to_answer, number) for number in (min(missing), missing[0]))
+    if (proven := assessed.promise) is not None:
+        return PossiblePromise(target, proven.coverage, proven.threshold, 0, for_all if proven.threshold else 0)
     return PossiblePromise(target, None, None, at_least, for_all)
 
 
