@@ -402,7 +402,7 @@ def test_one_play_makes_passwords_and_rights_and_a_later_one_keeps_them(tmp_path
     technician.edit("hosts.yml", "lathe-01", "lathe-02.plant")
     reads = "subscribe: ['plant/{{ edge_agent_device }}/+/vibration']\n    publish: plant/x-{1}/triage\n    "
     deep = "\n  deep: {subscribe: ['other/#'], publish: 'deep/x-{1}/triage'}"
-    joined = "\n  joined: {signals: [saws, cells], publish: 'odd/{machine}/answer'}"
+    joined = "\n  joined: {signals: [saws, cells], publish: 'odd/saw-{machine}/answer'}"
     technician.edit("group_vars/boards/main.yml", "deadline_ms: 5000", f"{reads}deadline_ms: 5000{deep}{joined}")
     saws = "saws: {values: {vib: {topic: saws/+/vib}, hz: {topic: saws/+/all, path: [hz]}}}"
     cells = "cells: {source: sparkplug, group: G, rebirth: true, values: {vib: {metric: Vib}}}"
