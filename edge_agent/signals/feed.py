@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 
 # Beyond these, the oldest messages are dropped, because the newest values matter most.
 MAX_WAITING, MAX_WAITING_BYTES = 5000, 16_000_000
-# Once no message has been dropped for this long, the retained values are asked for again.
-CALM_S = 5.0
+# Once no message has been dropped for this long, the retained values are asked for again; each time for twice as long.
+CALM_S, MAX_CALM_S = 5.0, 600.0
 SAVE_S = 900.0
 # A process that has forgotten a machine would not say that its last answer no longer holds.
 SAVE_NEW_MACHINE_S = 60.0
@@ -126,14 +126,15 @@ class Feed:
         self._topics, self._interval_s = config.topics, config.health.interval_s
         self._publish_at = 0.0
         # Whether a value holds until the next one, which may be among dropped messages.
-        self._may_hold_wrong = any(
+        self._has_held_values = any(
             table.source == "topics" and math.isinf(table.max_age_of(value))
             for table in config.signals.values()
             for value in table.values
         )
-        self._dropped = 0  # Those that are noticed.
+        self._dropped = 0  # Those already taken into account.
         self._reconnects_at = math.inf  # Because of dropped messages.
-        self._settled_at = 0.0  # Until then, what a new connection brings is no reason for the next one.
+        self._dropped_at = -math.inf
+        self._calm_s = CALM_S
 
     def start(self) -> None:
         state_file.load(self._state_path, self.tables, self._buffer.now())
@@ -230,15 +231,16 @@ class Feed:
     def _notice_dropped(self, now: float) -> None:
         """After dropped messages, a new connection ends all values and brings the retained ones again."""
         if self._buffer.dropped > self._dropped:
-            self._dropped = self._buffer.dropped
-            if self._may_hold_wrong and now >= self._settled_at:
+            if now - self._dropped_at > MAX_CALM_S:
+                self._calm_s = CALM_S
+            self._dropped, self._dropped_at = self._buffer.dropped, now
+            if self._has_held_values:
                 if self._reconnects_at == math.inf:
-                    log.warning(
-                        "messages dropped total=%d: values that hold until the next may be wrong", self._dropped
-                    )
-                self._reconnects_at = now + CALM_S
+                    log.warning("messages dropped total=%d, so values that hold may be wrong", self._dropped)
+                self._reconnects_at = now + self._calm_s
         elif now >= self._reconnects_at:
-            self._reconnects_at, self._settled_at = math.inf, now + CALM_S
+            # What the new connection brings may be too much, too.
+            self._reconnects_at, self._calm_s = math.inf, min(2 * self._calm_s, MAX_CALM_S)
             self.link.reconnect()
 
     def _log_offenders(self, table: SignalTable) -> None:

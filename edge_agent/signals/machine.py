@@ -78,7 +78,7 @@ class Track:
         """Takes a retained value unless a newer one is known. It holds from now on, but is no sample of the window."""
         if self.value is None:
             self.settle(now)
-            self.value, self.arrived_at = value, now
+            self.value, self.arrived_at, self._cause = value, now, ""
             self.reference = value if self.reference is None else self.reference
 
     def invalidate(self, now: float, cause: str) -> None:
