@@ -269,7 +269,7 @@ def test_a_task_whose_model_the_bundle_lacks_is_a_reason_of_health_and_named_in_
         with_worker(monkeypatch, agent)
         assert ("task-without-model" in agent._status.health(1.0)["reasons"]) == (task is not None)
         warning = agent._status._info()["models"][0]["warning"] or ""
-        assert ("the bundle has no model for the task watch" in warning) == (task is not None)
+        assert ("the bundle has no model made for the labels and template of: watch" in warning) == (task is not None)
 
 
 def test_a_trained_model_serves_the_tasks_that_it_was_trained_for() -> None:

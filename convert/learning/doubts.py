@@ -136,7 +136,7 @@ def counter_doubts(rows: Sequence[Row], numbers: Iterable[str]) -> Iterator[str]
     if rising := [escaped(name) for name in numbers if _only_rises(name, sequences.values())]:
         shown_names = ", ".join(rising[:_MAX_SHOWN_FIELDS]) + (", …" if len(rising) > _MAX_SHOWN_FIELDS else "")
         yield (
-            f"only rising from row to row: {shown_names}: if this is a counter or a clock, leave it out, because later "
+            f"{shown_names} only rises from row to row: if it is a counter or a clock, leave it out, because later "
             "readings have numbers that no row has; of a counter in signals, keep the slope"
         )
 

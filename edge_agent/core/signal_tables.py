@@ -18,8 +18,8 @@ MAX_VALUES = 32
 # The agent's loop turns four times a second.
 MIN_EVERY_S = 0.1
 Feature = Literal["last", "mean", "min", "max", "std", "slope", "count", "age_s"]
-# Windows of which less is known look unusual to a model that has learnt whole ones.
-WHOLE_WINDOW = 0.95
+# The kind `unusual` learns from whole windows: readings of less than this share look unusual to it.
+MIN_COVERAGE_UNUSUAL = 0.95
 DEFAULT_FEATURES: tuple[Feature, ...] = ("last", "mean", "min", "max", "std", "slope")
 # Features of the present moment, which need no window.
 MOMENTARY: frozenset[Feature] = frozenset({"last", "age_s"})
@@ -233,7 +233,7 @@ class SignalsTable(Table):
 
     @property
     def has_windows(self) -> bool:
-        """Whether a feature says more than the moment."""
+        """Whether any feature is computed over the window."""
         return any(not MOMENTARY.issuperset(self.features_of(value)) for value in self.values)
 
     def max_age_of(self, name: str) -> float:

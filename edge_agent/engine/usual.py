@@ -225,7 +225,7 @@ class RarityModel:
         if low > high:
             given = number_of(values.get(name))
             if given is not None and field.low <= given <= field.high:
-                return NamedField(name, given, None)
+                return NamedField(name, _as_shown(values.get(name)), None)
             low, high = field.low, field.high
         return NamedField(name, _as_shown(values.get(name)), (_rounded(low), _rounded(high)))
 

@@ -241,7 +241,7 @@ def _model_file(manifest: Manifest) -> str:
 def trained_tasks(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     """The labels and the template of each task that a bundle's models were trained with, as far as they are known.
 
-    None if it is unsound. Checks no hash.
+    Both are empty if the bundle is unsound. No hash is checked.
     """
     try:
         checked, facts = _check_content(path.resolve(), _TRUST_ANY, None)

@@ -159,9 +159,9 @@ class Connections:
     def reasons(self, now: float) -> dict[str, bool]:
         """Whether each of its health reasons holds."""
         lost_at, links = self._data_lost_at, self._links
-        # The data connection has this time to follow when a broker comes back.
-        followed_at = self._control_connected_at or 0.0
-        is_data_lost = lost_at is not None and now - max(lost_at, followed_at) >= DATA_LOST_AFTER_S
+        # When a broker comes back, the data connection has this time to follow the control connection.
+        control_since = self._control_connected_at or 0.0
+        is_data_lost = lost_at is not None and now - max(lost_at, control_since) >= DATA_LOST_AFTER_S
         # Copies: the network threads add to these.
         ends = [ended_at for link in links for ended_at in tuple(link.disconnects)]
         refusals = [refused_at for link in links for refused_at, _ in tuple(link.outbox.refusals)]

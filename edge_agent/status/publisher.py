@@ -146,7 +146,7 @@ class StatusPublisher:
         ready, model = self._supervisor.ready, self._supervisor.model
         unserved = self._unserved_tasks()
         names = ", ".join(unserved)
-        no_model = f"the bundle has no model for the task {names} with its labels and template" if unserved else None
+        no_model = f"the bundle has no model made for the labels and template of: {names}" if unserved else None
         warning = "; ".join(filter(None, (model.warning, no_model)))
         return {
             "schema": 1,

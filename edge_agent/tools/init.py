@@ -22,7 +22,7 @@ from edge_agent.core.kinds.registry import BUILT_IN_TASK, KINDS
 from edge_agent.core.kinds.task import DEFAULT_TEMPLATE, TaskBase
 from edge_agent.core.messages import Message
 from edge_agent.core.pipe import ECHO_MODEL, is_echo
-from edge_agent.core.signal_tables import WHOLE_WINDOW, SignalsTable
+from edge_agent.core.signal_tables import MIN_COVERAGE_UNUSUAL, SignalsTable
 from edge_agent.core.strict_json import NotJsonError, number_of
 from edge_agent.core.terminal import aligned, fail
 from edge_agent.core.wording import cut, field_name, first_fault, printable, shown
@@ -233,7 +233,7 @@ class _Form:
             tables = document["signals"] = self._proposal.tables(values.get("task", "machines"))
             kind = KINDS.get(values.get("kind", ""))
             for each in tables.values() if kind is not None and kind.has_own_model else ():
-                each["min_coverage"] = WHOLE_WINDOW
+                each["min_coverage"] = MIN_COVERAGE_UNUSUAL
             for task in document["tasks"].values():
                 task["signals"] = [*tables] if self._proposal.more else next(iter(tables))
         # The service has its own folder.
@@ -346,8 +346,8 @@ def found_lines(proposal: Proposal) -> Iterator[str]:
     yield from (f"left out: {text}" for text in proposal.left_out)
     if rising := [name for name, value in proposal.values.items() if value.only_rises]:
         yield (
-            f"warning: {_named(rising)} only rose meanwhile; leave out a counter or a clock, whose later numbers no "
-            'training knows, or give it `features = ["slope"]`'
+            f"warning: {_named(rising)} only rose while listening: leave out a counter or a clock, because training "
+            'has never seen its later numbers, or keep the slope of a counter alone (`features = ["slope"]`)'
         )
     kinds = proposal.kinds
     # Topics of one level, such as `temp` and `pressure`, look like machines that have nothing but one value each.

@@ -472,7 +472,7 @@ def test_the_model_that_was_switched_to_is_checked_and_named(tmp_path: Path) -> 
         f"{switched} is in force since a model-switch, but does not open: the agent starts with {tmp_path}/pumps-1"
     )
     assert str(switched) in checks["model"].found
-    advice = "copy it there, or copy it again, with Ansible by provision.yml; or switch to another one"
+    advice = "train it, or copy it there (again), with Ansible by provision.yml; or switch to another one"
     assert checks["model"].advice == advice
 
 

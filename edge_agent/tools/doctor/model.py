@@ -65,7 +65,7 @@ def model_checks(
             yield warning("model in force", found, "repair the model")
         advice = "name an intact bundle made by edge-convert"
         if bundle is None:
-            advice = "copy it there, or copy it again, with Ansible by provision.yml; or switch to another one"
+            advice = "train it, or copy it there (again), with Ansible by provision.yml; or switch to another one"
         if configured.key_files:
             advice += ", signed for models.default.public_key or public_keys, and not revoked"
         yield failed("model", _without_key(error, bundle), advice)

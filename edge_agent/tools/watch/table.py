@@ -37,7 +37,7 @@ STYLES = {
     BoardLevel.OK: "green",
 }
 
-# More boards than these that were never heard take one row.
+# More MISSING boards than this share one row.
 _MAX_MISSING = 3
 
 
@@ -85,7 +85,7 @@ def site_view(
     table.add_column("WHAT IS WRONG", ratio=1, min_width=12, overflow=overflow, no_wrap=is_compact)
     missing = [row for row in rows if row.level is BoardLevel.MISSING]
     if len(missing) > _MAX_MISSING:
-        # Most boards of a fleet that is being installed; those that died must not be below them.
+        # While a fleet is being installed, most boards are missing: they must not push down those that died.
         rows = [row for row in rows if row.level is not BoardLevel.MISSING]
         devices = [row.device for row in missing]
         names = f"{devices[0]} … {devices[-1]}" if is_compact else ", ".join(devices)

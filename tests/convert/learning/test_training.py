@@ -306,12 +306,12 @@ def test_what_rows_are_read_as_and_their_doubts_come_without_pytorch(
     read = ["sound: 62 rows: calm 31, loud 31, shrill 0", "  reads as numbers: rms, mains, seq"]
     assert (done.returncode, done.stdout.splitlines()) == (0, [*read, "  reads as texts: level, gap"])
     rule = (
-        "if this is a counter or a clock, leave it out, because later readings have numbers that no row has; "
+        "if it is a counter or a clock, leave it out, because later readings have numbers that no row has; "
         "of a counter in signals, keep the slope"
     )
     doubts = [
         '"shrill" has 0 rows, too few to learn it or to judge it',
-        f"only rising from row to row: seq: {rule}",
+        f"seq only rises from row to row: {rule}",
         "the field mains is always 50, so nothing is learnt from it",
         'the field level is read as a text: 62 values such as "0,5" have a decimal comma; write a point',
         'the field gap is read as a text, because 12 of 62 values are not numbers, such as "n/a"',

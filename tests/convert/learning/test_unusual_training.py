@@ -301,7 +301,7 @@ def test_doubtful_values_are_named_also_where_no_field_is_a_number(folder: Path,
     done = cli(*train)
     assert '1 row with decimal commas in 1 field, such as "2,38" in speed' in done.stderr
     assert "the field speed: 4 rows have -99: an error code?" in done.stderr
-    assert "only rising from row to row: hours: if this is a counter or a clock" in done.stderr
+    assert "hours only rises from row to row: if it is a counter or a clock" in done.stderr
     assert 'the field current: 4 rows have "Bad Input": an error code?' in done.stderr
 
 
