@@ -41,7 +41,7 @@ class Answer:
     is_check: bool = False
     """Whether it asks for feedback."""
     asked_at: float | None = None
-    """When its board gave it, like `model` known of a check alone."""
+    """When its board asked for the check; None for other answers, like `model`."""
     model: str | None = None
     """The SHA-256 of the model that gave it."""
     is_closed: bool = False
@@ -138,7 +138,10 @@ def _machine_names(document: Document) -> Iterator[str]:
 
 
 def _matched(topic: str, topic_filters: Iterable[str]) -> str | None:
-    """What wildcards match in a topic, by which boards name the machine; it must be a part by which it is found."""
+    """What a filter's wildcards match in the topic, joined by `/`, as boards name the machine.
+
+    None unless the topic contains it, because the search looks there.
+    """
     names = ("/".join(wildcard_values(topic_filter, topic) or ()) for topic_filter in topic_filters)
     return next((name for name in names if name and name in topic), None)
 

@@ -30,7 +30,7 @@ class CheckFile:
     def read(self) -> list[Answer]:
         """The checks of the previous process; none if the file cannot be used.
 
-        Of a mark that their board had not confirmed, a result may still come.
+        Marks that a board had not confirmed are restored as sent, because its result may still come.
         """
         checks = self._file.read(lambda document: [_answer_of(entry) for entry in document["checks"]], list[Answer]())
         self._saved = [_state_of(check, check.mark) for check in checks]

@@ -165,9 +165,10 @@ class Checks:
     def _not_here(self, device: str | None, task: str | None) -> list[Document]:
         """Tasks of which not all open checks are here that their boards wait for.
 
-        Those that are not here count as not answered once a newer one is answered. If none is here, perhaps the account
-        may not read their `topic`.
+        Those that are not here count as not answered once a newer one is answered. If none ever came, perhaps the
+        account may not read their `topic`.
         """
+        came = {(answer.device, answer.task) for answer in self._kept.values()}
         tasks = (each for each in self._tasks.by_name if device in (None, each[0]) and task in (None, each[1]))
         found = (each for each in tasks if self._open_audits.lacking(*each))
         return [
@@ -176,7 +177,7 @@ class Checks:
                 "task": task,
                 "n": self._open_audits.lacking(device, task),
                 "is_promised": number_at(self._tasks.by_name[device, task], "min_accuracy") is not None,
-                "topic": None if self._open[device, task] else escaped(self._tasks.check_topic(device, task)),
+                "topic": None if (device, task) in came else escaped(self._tasks.check_topic(device, task)),
             }
             for device, task in islice(found, MAX_NEEDS)
         ]

@@ -51,6 +51,7 @@ class OpenAudits:
         for each, figures in tasks.items():
             count = int(number_at(figures, "open") or 0)
             self._only_own.discard(each)
+            # Its count is nearer to the checks of the model in force alone than to all that are kept here.
             if "open" in figures and 2 * count < kept_of[each] + own_of[each]:
                 self._only_own.add(each)
             lacking = max(0, count - (own_of if each in self._only_own else kept_of)[each])

@@ -93,7 +93,7 @@ class ChangeRecorder:
             changed = (reasons ^ known.reasons) - alarms - known.alarms
             has_reasons = row.level in (BoardLevel.DEGRADED, BoardLevel.CRITICAL, BoardLevel.OFFLINE)
             if not changed:
-                # Without alarms that have ended, which would be other reasons at the next look.
+                # Forget alarms that have ended, or they would count as a change next time.
                 known.reasons = reasons
             if not changed or not has_reasons or 0 <= wall - known.noted_at < _REASONS_EVERY_S:
                 return

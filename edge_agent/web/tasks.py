@@ -11,6 +11,8 @@ from edge_agent.web.answer import Answer
 from edge_agent.web.boards import tasks_of
 
 _MAX_TOPICS = 5000
+_MACHINE = "{machine}"
+_MAX_MACHINE_LEVELS = 4
 _NAME = re.compile(NAME_PATTERN)
 _KINDS_WITH_FEEDBACK = {name for name, kind in KINDS.items() if kind.takes_feedback}
 
@@ -51,7 +53,7 @@ class Tasks:
                 if not _NAME.fullmatch(name):
                     continue
                 tasks[device, name] = task
-                if (pattern := text_at(task, "publish")) and (topic_filter := publish_filter(pattern)):
+                for topic_filter in _publish_filters(text_at(task, "publish") or ""):
                     publish.setdefault(topic_filter, set()).add((device, name))
         self.by_name = tasks
         self.with_feedback = frozenset(
@@ -62,10 +64,13 @@ class Tasks:
             self._origins.clear()
 
     def check_topic(self, device: str, task: str) -> str:
-        """What to subscribe to for the checks of a task."""
+        """Where the checks of a task come, for people."""
         document = self.by_name[device, task]
         pattern = text_at(document, "publish") if text_at(document, "reply") != "output" else None
-        return (pattern and publish_filter(pattern)) or f"{self._boards.base}/infer/#"
+        topic_filter = pattern and publish_filter(pattern)
+        if topic_filter and pattern and _MACHINE in pattern:
+            return pattern
+        return topic_filter or f"{self._boards.base}/infer/#"
 
     def of(self, answer: Answer) -> Document:
         """What `info` says about the answer's task; empty while it is unknown."""
@@ -100,6 +105,13 @@ class Tasks:
         # Several boards may publish there.
         devices, tasks = ({owner[place] for owner in owners} for place in (0, 1))
         return Origin(_only(devices), _only(tasks), is_reply_topic=True)
+
+
+def _publish_filters(pattern: str) -> Iterable[str]:
+    """`info` does not say how many levels a machine has."""
+    machines = ("/".join([_MACHINE] * levels) for levels in range(1, _MAX_MACHINE_LEVELS + 1))
+    filters = {publish_filter(pattern.replace(_MACHINE, machine)) for machine in machines}
+    return filter(None, filters)
 
 
 def _only(names: set[str]) -> str | None:

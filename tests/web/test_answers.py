@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from edge_agent.core.strict_json import encode
+from edge_agent.core.topics import matches
 from edge_agent.web import answers, checks
 from edge_agent.web.marks import UNDO_S
 from tests.web.answering import FEEDBACK, INPUT, LABELS, RESPONSE, TASKS, Bench
@@ -41,6 +42,15 @@ def test_an_answer_on_a_topic_of_the_plant_is_known_by_what_info_says() -> None:
     bench.board("press-05")
     bench.hear("plant/pump-1/label", b"bearing fault")
     assert (bench.rows()[0]["device"], bench.rows()[0]["task"]) == (None, "label")
+
+
+def test_answers_about_machines_of_several_levels_are_heard() -> None:
+    bench = Bench({"pump": {"kind": "classify", "labels": LABELS, "publish": "plant/{machine}/pump-state"}})
+    for number, machine in enumerate(("p1", "node/p1", "group/node/p1")):
+        topic = f"plant/{machine}/pump-state"
+        assert any(matches(topic_filter, topic) for topic_filter in bench.live.answers.filters)
+        bench.hear(topic, {"id": number, "status": "ok", "task": "pump", "device": "press-04", "output": "normal"})
+        assert bench.rows()[0]["id"] == number
 
 
 def test_what_a_board_names_makes_the_page_join_no_shared_subscription() -> None:

@@ -353,7 +353,7 @@ def test_the_page_speaks_german_to_who_prefers_it(world: World) -> None:
             hot, wrong = (view.locator(".alarms > li", has_text=name) for name in ("Überhitzung", "zu oft falsch"))
             expect(hot).to_contain_text("Was tun: Gerät kühlen oder weniger Anfragen schicken.")
             expect(hot.locator("[lang=en]")).to_have_text(HEAT)
-            expect(wrong).to_contain_text("falsche Antworten korrigieren oder zum vorigen Modell zurückgehen.")
+            expect(wrong).to_contain_text("falsche Antworten korrigieren oder zum vorherigen Modell zurückkehren.")
             expect(wrong.locator("[lang=en]")).to_have_text(re.compile(r" is wrong since (30\. Nov\., )?\d\d:\d2:32$"))
             expect(view.locator(".journal")).to_contain_text(
                 "Prozess des Modells neu gestartet: Neustarts: 1; PID: 3588; Grund: killed by SIGKILL"
@@ -558,7 +558,9 @@ def test_a_page_that_lacks_all_checks_says_so_instead_of_that_there_is_nothing_t
     view.route("**/api/v1/checks*", lambda route: route.fulfill(json={**world.page.get("checks"), **none}))
     view.goto(f"{world.page.url}/#/check")
     expect(view.locator("main .trouble")).to_contain_text("27 checks, none of which this page has")
-    expect(view.locator("main .trouble")).to_contain_text("For IT: May the account web read plant/+/triage?")
+    expect(view.locator("main .trouble")).to_contain_text(
+        "For IT: Check that this page's account may read plant/+/triage."
+    )
     expect(view.locator("#check-title")).to_have_text(
         "This page has nothing to check, although boards wait for answers."
     )

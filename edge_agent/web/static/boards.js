@@ -1,4 +1,4 @@
-// All boards, worst first. Rows do not move while somebody points at them, touches them or has the focus there.
+// All boards, worst first. Rows do not move under a pointer, a finger or the focus until 10 s after the last input.
 
 import { h } from "./dom.js";
 import { ageOf, isOld, live } from "./live.js";

@@ -263,7 +263,7 @@ export function isHeld(selector) {
   return node !== null && node.matches(":hover, :focus-within");
 }
 
-// True until ten seconds after the pointer or a key was last used: a mouse that rests is nobody about to click.
+// True until ten seconds after the pointer or a key was last used: nobody is about to click with a mouse at rest.
 export function isInUse() {
   return performance.now() - usedAt < IN_USE_MS;
 }
