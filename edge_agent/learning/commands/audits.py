@@ -46,7 +46,9 @@ def audits(config_path: Path, task: str, *, as_json: bool) -> int:
         return 0
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
     print("\n".join(_table(found, time.time(), width)))
-    labels = f", where ANSWER is one of: {', '.join(table.choices)}" if table.choices else ""
+    labels = ""
+    if table.choices:
+        labels = f", where ANSWER is one of: {', '.join(table.choices)}; or --wrong if none is right"
     print(printable(f"answer each with: edge-agent feedback {task} ID ANSWER --by NAME{labels}"))
     if not config.feedback.keep_inputs:
         print("feedback.keep_inputs is false: no inputs are kept; `echo_input` puts them into replies instead")

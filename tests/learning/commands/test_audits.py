@@ -46,7 +46,8 @@ def test_open_audits_are_listed_with_their_inputs_and_without_the_answers(store:
     assert (first, head.split()) == ("open audits of pump: 2", ["ID", "AGE", "MACHINE", "INPUT"])
     assert [row.split()[0] for row in rows[:2]] == ["reading-1", "17"]
     assert '{"hz": 50}' in rows[0]
-    assert rows[-1].endswith("edge-agent feedback pump ID ANSWER --by NAME, where ANSWER is one of: normal, worn")
+    rule = "where ANSWER is one of: normal, worn; or --wrong if none is right"
+    assert rows[-1].endswith(f"edge-agent feedback pump ID ANSWER --by NAME, {rule}")
     assert "normal" not in "".join(rows[:2])
     document = json.loads(edge_agent("audits", "pump", "--config", "config.toml", "--json").stdout)
     assert [one["id"] for one in document["open"]] == ["reading-1", 17]
