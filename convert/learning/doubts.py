@@ -19,6 +19,7 @@ _TIME = re.compile(r"\s*(\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([ T,].*)?|\d{1,2}:\d{2}
 _MIN_NUMBER_SHARE = 0.5
 _MAX_SHOWN_CODES = 6
 _MAX_SHOWN_FIELDS = 4
+_MAX_SAME_TIME_SHARE = 0.5
 # A number that varies by chance falls before it has risen this often.
 _MIN_RISES = 20
 
@@ -83,6 +84,7 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
         if count < FEW_ROWS:
             yield f"{shown(label)} has {count} rows, too few to learn it or to judge it"
     yield from comma_doubts(rows, read.numbers)
+    yield from time_doubts(rows)
     yield from counter_doubts(rows, read.numbers)
     with_codes = defaultdict[str, list[str]](list)  # Fields by the codes that they have: off is 0 in many at once.
     for field in (*read.numbers, *read.texts):
@@ -125,6 +127,17 @@ def comma_doubts(rows: Sequence[Row], numbers: Iterable[str]) -> Iterator[str]:
         )
         example = f"{shown(row.values[name])} in {escaped(name)}, {escaped(row.request.where)}"
         yield f"{in_rows} with decimal commas in {in_fields}, such as {example}: these numbers are lost; write points"
+
+
+def time_doubts(rows: Sequence[Row]) -> Iterator[str]:
+    """Rows of one machine at the same time, as in an export that has a row for each value."""
+    times = Counter((row.machine, row.time) for row in rows if row.time is not None)
+    if sum(count for count in times.values() if count > 1) > _MAX_SAME_TIME_SHARE * len(rows):
+        yield (
+            "most rows have the time of another row: if each is a single value, make one row of each time "
+            "(docs/training.md: From a historian's export to rows); if they are of several machines, name these in "
+            "`machine`"
+        )
 
 
 def counter_doubts(rows: Sequence[Row], numbers: Iterable[str]) -> Iterator[str]:

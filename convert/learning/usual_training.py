@@ -36,7 +36,7 @@ from ..agent import canaries as canary_format
 from ..errors import ConvertError, escaped
 from ..write.bundle import student_name
 from ..write.manifest import PAGE_FILE, QUALITY_FILE, TRAINED_SCHEMA, canonical_json, describe_files, versions
-from .doubts import comma_doubts, counter_doubts, text_doubts
+from .doubts import comma_doubts, counter_doubts, text_doubts, time_doubts
 from .outliers import has_decimal_comma
 from .runs import effective_rows
 from .study import PARTS, folds_of
@@ -273,6 +273,7 @@ def _moved(row: Row, fields: Sequence[WatchedField], ranges: float, at: int) -> 
 def _doubts(rows: Sequence[Row], learnt: UsualReadings) -> Iterator[str]:
     names = [number.name for number in learnt.numbers]
     yield from comma_doubts(rows, names)
+    yield from time_doubts(rows)
     yield from counter_doubts(rows, names)
     for number in learnt.numbers:
         odd = Counter(shown(row.values[number.name]) for row in rows if _is_code(number, row.values))

@@ -294,6 +294,9 @@ def test_doubtful_values_are_named_also_where_no_field_is_a_number(folder: Path,
     done = cli(*train)
     assert (done.returncode, '100 values such as "60,0" have a decimal comma' in done.stderr) == (0, True)
     assert "decimal commas" not in done.stderr
+    tags = [{"ts": 100 + at // 5, "input": {"value": at % 5 * 10 + at % 7}} for at in range(400)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tags), "utf-8")
+    assert "most rows have the time of another row: if each is a single value" in cli(*train).stderr
     codes = [row | ({} if at % 100 else {"speed": -99, "current": "Bad Input"}) for at, row in enumerate(pump(400))]
     codes[1] |= {"speed": "2,38"}
     codes = [row | {"hours": 7000 + at // 4} for at, row in enumerate(codes)]
