@@ -120,6 +120,7 @@ class Feed:
         }
         self._unread = set(self.tables)  # The tables that have made no reading yet.
         self._logged = dict.fromkeys(self.tables, 0)  # How many offenders of each table are in the log.
+        self._full = set[str]()  # The tables that are known to have refused a machine.
         self._is_stopping = False
         self._resumes_at = 0.0
         self._save_at = time.monotonic() + SAVE_S
@@ -169,6 +170,9 @@ class Feed:
         for name, table in self.tables.items():
             yield from self._messages(table.advance(until))
             self._log_offenders(table)
+            if table.refused and name not in self._full:
+                self._full.add(name)
+                log.warning("machine refused table=%s machine=%s: max_machines", name, shown(min(table.refused)))
             if table.readings and name in self._unread:
                 self._unread.discard(name)
                 log.info("first reading table=%s", name)

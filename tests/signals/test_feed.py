@@ -86,6 +86,17 @@ def test_the_first_reading_of_a_table_is_logged_once(plant: Plant, caplog: pytes
     assert [record.getMessage() for record in caplog.records] == ["first reading table=pump"]
 
 
+@pytest.mark.expects_warning
+def test_the_first_machine_that_is_too_many_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plant = Plant(tmp_path, CONFIG.replace("window_s = 60", "window_s = 60\nmax_machines = 1"))
+    for machine in "abcb":
+        plant.send(b'{"value":1}', f"plant/{machine}/vib")
+        plant.feed._resumes_at = 0.0
+        plant.readings()
+    logged = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert logged == ['machine refused table=pump machine="b": max_machines']
+
+
 def test_a_machine_is_saved_soon_after_its_first_reading(plant: Plant) -> None:
     """A process that was killed would otherwise leave its last answer on the broker as a current one."""
     state = plant.feed._state_path
