@@ -21,7 +21,7 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.extract import ExtractTask
 from edge_agent.core.kinds.fields import AuditedTask
 from edge_agent.core.pipe import ECHO_MODEL
-from edge_agent.core.signal_tables import MAX_TRACKS, MIN_COVERAGE_UNUSUAL
+from edge_agent.core.signal_tables import MAX_TRACKS, WHOLE_COVERAGE
 from edge_agent.core.wording import field_name, file_fault, shown
 from edge_agent.models.bundle import listed_weights, trained_tasks
 from edge_agent.models.record import (
@@ -142,10 +142,12 @@ def _signals_hints(config: Config) -> Iterator[str]:
     for name, task in config.tasks.items():
         for table_name in task.signal_tables if task.has_own_model else ():
             share, has_windows = config.signals[table_name].min_coverage, config.signals[table_name].has_windows
-            if has_windows and share < MIN_COVERAGE_UNUSUAL:
+            if has_windows and share < WHOLE_COVERAGE:
                 key = field_name(("signals", table_name, "min_coverage"))
-                why = f"readings of less of a window, as after a start, look unusual to {shown(name)}"
-                yield f"{key}: should be at least {MIN_COVERAGE_UNUSUAL}, because {why} (got {share:g})"
+                why = (
+                    f"the model of {shown(name)} has learnt whole windows, and after a start readings have less of one"
+                )
+                yield f"{key}: should be at least {WHOLE_COVERAGE}, because {why} (got {share:g})"
 
 
 def _score_map_hints(config: Config) -> Iterator[str]:

@@ -19,7 +19,7 @@ MAX_VALUES = 32
 MIN_EVERY_S = 0.1
 Feature = Literal["last", "mean", "min", "max", "std", "slope", "count", "age_s"]
 # The kind `unusual` learns from whole windows: readings of less than this share look unusual to it.
-MIN_COVERAGE_UNUSUAL = 0.95
+WHOLE_COVERAGE = 0.95
 DEFAULT_FEATURES: tuple[Feature, ...] = ("last", "mean", "min", "max", "std", "slope")
 # Features of the present moment, which need no window.
 MOMENTARY: frozenset[Feature] = frozenset({"last", "age_s"})

@@ -22,7 +22,7 @@ from edge_agent.core.kinds.registry import BUILT_IN_TASK, KINDS
 from edge_agent.core.kinds.task import DEFAULT_TEMPLATE, TaskBase
 from edge_agent.core.messages import Message
 from edge_agent.core.pipe import ECHO_MODEL, is_echo
-from edge_agent.core.signal_tables import MIN_COVERAGE_UNUSUAL, SignalsTable
+from edge_agent.core.signal_tables import WHOLE_COVERAGE, SignalsTable
 from edge_agent.core.strict_json import NotJsonError, number_of
 from edge_agent.core.terminal import aligned, fail
 from edge_agent.core.wording import cut, field_name, first_fault, printable, shown
@@ -233,7 +233,7 @@ class _Form:
             tables = document["signals"] = self._proposal.tables(values.get("task", "machines"))
             kind = KINDS.get(values.get("kind", ""))
             for each in tables.values() if kind is not None and kind.has_own_model else ():
-                each["min_coverage"] = MIN_COVERAGE_UNUSUAL
+                each["min_coverage"] = WHOLE_COVERAGE
             for task in document["tasks"].values():
                 task["signals"] = [*tables] if self._proposal.more else next(iter(tables))
         # The service has its own folder.

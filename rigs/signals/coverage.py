@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from convert.learning.usual import learn_usual
-from edge_agent.core.signal_tables import MIN_COVERAGE_UNUSUAL, SignalsTable
+from edge_agent.core.signal_tables import WHOLE_COVERAGE, SignalsTable
 from edge_agent.engine.usual import RarityModel
 from edge_agent.signals.signal_table import SignalTable, new_table
 from rigs.bench.figures import processor, verdict
@@ -77,7 +77,7 @@ def main(words: Sequence[str]) -> int:
     for step, found in sorted(alarms.items()):
         unusual = sum(found) / len(found)
         text = f"known for {step * STEP:.0%} of the window: {unusual:.2%} of {len(found)} readings unusual"
-        if step >= round(MIN_COVERAGE_UNUSUAL / STEP):
+        if step >= round(WHOLE_COVERAGE / STEP):
             is_met = is_met and unusual <= 2 * RARITY
             text += f": {verdict(unusual <= 2 * RARITY)}"
         print(text)

@@ -13,7 +13,7 @@ from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.extract import ExtractTask
 from edge_agent.core.kinds.generate import GenerateTask
 from edge_agent.core.messages import Message
-from edge_agent.core.signal_tables import MIN_COVERAGE_UNUSUAL
+from edge_agent.core.signal_tables import WHOLE_COVERAGE
 from edge_agent.loader import load_config
 from edge_agent.signals.discovery import propose
 from edge_agent.tools import init
@@ -323,7 +323,7 @@ def test_listening_proposes_the_values_of_a_plant(
         assert set(mixed.signals["P"].values) == {"vib"}
         assert "warning: not in both tables: temp; give" in capsys.readouterr().out
         odd = written(*BOARD, "--task", "odd", "--kind", "unusual", *words, "--force")
-        assert odd.signals["odd"].min_coverage == MIN_COVERAGE_UNUSUAL
+        assert odd.signals["odd"].min_coverage == WHOLE_COVERAGE
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
         answering(monkeypatch, iter(["vib", "", "", ""]))
         chosen = written(*BOARD, *TASK, *words, "--system", "x", "--force")
