@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from edge_agent.tools.watch.site import Document, Row, number_at, object_at, text_at, time_at
+from edge_agent.tools.watch.site import BoardLevel, Document, Row, number_at, object_at, text_at, time_at
 from edge_agent.web.answer import Answer, Wanted, reading_of
 from edge_agent.web.boards import escaped, tasks_of
 from edge_agent.web.journal import Entry
@@ -118,11 +118,16 @@ class Checks:
         """The checks that a person can answer here, oldest first."""
         tasks = self._tasks.with_feedback
         for answer in self._kept.values():
-            if answer.is_closed or answer.is_retained or answer.mark is not None or answer.device in self._unheard:
+            if answer.is_closed or answer.is_retained or answer.mark is not None or self._waits_for(answer.device):
                 continue
             is_offered = (answer.device, answer.task) in tasks and b'"input"' in answer.payload
             if is_offered and self._open_audits.counts(answer):
                 yield answer
+
+    def _waits_for(self, device: str | None) -> bool:
+        """Whether a board's checks wait, because it cannot say now which of them count, or keep what people answer."""
+        row = self._rows.get(device or "")
+        return device in self._unheard or (row is not None and row.level in (BoardLevel.STOPPED, BoardLevel.OFFLINE))
 
     def _is_over(self, answer: Answer) -> bool:
         return answer.is_closed or not self._open_audits.counts(answer)
@@ -229,10 +234,10 @@ class Checks:
         ]
 
     def _count_unheard(self, wanted: Wanted) -> int:
-        """How many kept checks wait until their boards are heard, after a restart of the page."""
-        unheard = {device for device, row in self._rows.items() if not row.info or device in self._unheard}
+        """How many kept checks wait for their boards."""
+        unheard = {device for device, row in self._rows.items() if not row.info or self._waits_for(device)}
         return sum(
-            answer.device in unheard and not answer.is_closed and not answer.is_retained and wanted.takes(answer)
+            answer.device in unheard and not self._is_over(answer) and not answer.is_retained and wanted.takes(answer)
             for answer in self._kept.values()
         )
 

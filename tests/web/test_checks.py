@@ -107,9 +107,10 @@ def test_after_a_restart_the_checks_of_a_stopped_board_wait_until_it_says_which_
     waits = {"asked": 2, "audits": 0, "open": 1, "open_since": "2026-11-28T10:00:00.100Z"}
     after.board("press-04", health={"ts": "2026-11-28T10:00:02Z", "accuracy": {"triage": waits}})
     assert [check["id"] for check in after.checks()["checks"]] == [2]
-    # What it says of them stays known while it is stopped again.
-    after.board("press-04", BoardLevel.STOPPED, health={})
-    assert after.checks()["open"] == 1
+    # A board that is away again could keep no answer, so people would be asked the same again and again.
+    for level in (BoardLevel.STOPPED, BoardLevel.OFFLINE):
+        after.board("press-04", level, health={})
+        assert [after.checks()[name] for name in ("open", "reason", "unheard")] == [0, "unheard", 1]
 
 
 def test_after_a_restart_a_late_result_still_says_who_answered(tmp_path: Path) -> None:
