@@ -98,17 +98,22 @@ def read_training_rows(paths: Sequence[Path], tasks: dict[str, Task]) -> tuple[l
 def read_labelled(paths: Sequence[Path], tasks: Mapping[str, Task]) -> tuple[list[Row], int]:
     """The labelled rows of the files, and how many were left out as repeats. Raises ConvertError.
 
-    A row counts once if it carries a time or two files have it. Without times, a file may have equal readings.
+    A row counts once if it carries a time or two files have it, with the group that one of them may name. Without
+    times, a file may have equal readings.
     """
-    first_in, rows, repeated = dict[tuple[object, ...], Path](), list[Row](), 0
+    first_in, rows, repeated = dict[tuple[object, ...], tuple[Path, int]](), list[Row](), 0
     for path in paths:
         for row in read_rows(path, tasks, is_labelled=True):
-            key = (row.task.name, row.time, row.group, row.text, row.answer_text)
-            if key in first_in and (row.time is not None or first_in[key] != path):
-                repeated += 1
-            else:
-                first_in.setdefault(key, path)
+            group = row.group if row.time is None else None
+            first_path, place = first_in.setdefault(
+                (row.task.name, row.time, group, row.text, row.answer_text), (path, len(rows))
+            )
+            if place == len(rows) or (row.time is None and first_path == path):
                 rows.append(row)
+            else:
+                repeated += 1
+                if rows[place].group is None:
+                    rows[place] = row
     return rows, repeated
 
 

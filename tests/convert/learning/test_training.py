@@ -292,6 +292,19 @@ def test_files_of_both_kinds_count_as_one_and_what_two_have_counts_once(tmp_path
     assert {row.time for row in rows} == {8.0, 9.0}
 
 
+def test_a_row_that_two_files_have_counts_once_with_the_group_that_one_of_them_names(tmp_path: Path) -> None:
+    plain = [{"ts": at, "input": {"rms": at % 7}, "answer": LABELS[at % 2]} for at in range(60)]
+    grouped = [row | {"group": f"day {at // 20}"} for at, row in enumerate(plain)]
+    (tmp_path / "config.toml").write_text(TASKS, "utf-8")
+    tasks = read_tasks(tmp_path / "config.toml")
+    for number, files in enumerate([(plain, grouped), (grouped, plain)]):
+        paths = [tmp_path / f"{number}{part}.jsonl" for part in "ab"]
+        for path, rows in zip(paths, files, strict=True):
+            path.write_text(as_text(rows), "utf-8")
+        read_twice, _ = read_training_rows(paths, tasks)
+        assert [row.group for row in read_twice] == [row["group"] for row in grouped]
+
+
 def test_what_rows_are_read_as_and_their_doubts_come_without_pytorch(
     tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
