@@ -193,7 +193,8 @@ def choose(candidates: Iterable[Candidate]) -> tuple[dict[str, Candidate], list[
     return dict(sorted(values.items())), machines, left_out
 
 
-def listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first names, as text."""
     return ", ".join(names[:MAX_NAMED]) + (", …" if len(names) > MAX_NAMED else "")
 
 

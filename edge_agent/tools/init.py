@@ -28,7 +28,7 @@ from edge_agent.core.terminal import aligned, fail
 from edge_agent.core.wording import cut, field_name, first_fault, printable, shown
 from edge_agent.loader import DEFAULT_PATH, check_document
 from edge_agent.signals.discovery import propose
-from edge_agent.signals.proposal import Proposal
+from edge_agent.signals.proposal import Proposal, listed
 from edge_agent.signals.sparkplug_source import address_of, rebirth_request
 from edge_agent.tools.ask import parse_input
 from edge_agent.tools.bus import OptionError, mqtt_table, with_flags
@@ -58,7 +58,6 @@ _NUMBERS = """\
 These are readings of numbers, of which a model understands little unless it was trained for them. `edge-convert train`
 makes such a model from a few hundred rows: docs/training.md."""
 _CONNECT_S = 5.0
-_MAX_NAMED = 8
 
 
 def init(options: argparse.Namespace) -> int:
@@ -331,7 +330,7 @@ def shown_proposal(proposal: Proposal) -> Proposal:
 
 def found_lines(proposal: Proposal) -> Iterator[str]:
     """The machines and values that were heard, as one table for each of the configuration."""
-    yield f"machines ({len(proposal.machines)}): {_named(proposal.machines)}"
+    yield f"machines ({len(proposal.machines)}): {listed(proposal.machines)}"
     rows = [("value", "from", "path", "example", "machines", "messages")]
     for name, value in proposal.values.items():
         path = toml(value.path) if value.path else ""
@@ -346,7 +345,7 @@ def found_lines(proposal: Proposal) -> Iterator[str]:
     yield from (f"left out: {text}" for text in proposal.left_out)
     if rising := [name for name, value in proposal.values.items() if value.only_rises]:
         yield (
-            f"warning: {_named(rising)} only rose while listening: leave out a counter or a clock, because training "
+            f"warning: {listed(rising)} only rose while listening: leave out a counter or a clock, because training "
             'has never seen its later numbers, or keep the slope of a counter alone (`features = ["slope"]`)'
         )
     kinds = proposal.kinds
@@ -357,7 +356,7 @@ def found_lines(proposal: Proposal) -> Iterator[str]:
         are_apart = len({*itertools.chain(*topics_of)}) == sum(map(len, topics_of)) and "source" not in proposal.keys
         for (kind, values), filters in zip(kinds, topics_of, strict=True):
             only = f"; --discover {shlex.quote(','.join(filters))} finds only these" if are_apart else ""
-            yield f"  {_named(kind)}: {_named([*values])}{only}"
+            yield f"  {listed(kind)}: {listed([*values])}{only}"
     elif all(value.is_optional for value in proposal.values.values()):
         yield "warning: no value is of all machines, so all are `optional`: is each of these really a machine?"
     for other in proposal.more:
@@ -365,10 +364,6 @@ def found_lines(proposal: Proposal) -> Iterator[str]:
         yield from found_lines(other)
         if missing := sorted(proposal.values.keys() ^ other.values.keys()):
             yield f"warning: not in both tables: {', '.join(missing)}; give the same values the same names in the file"
-
-
-def _named(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MAX_NAMED]) + (", …" if len(names) > _MAX_NAMED else "")
 
 
 def _signals_lines(tables: Mapping[str, dict[str, Any]]) -> Iterator[str]:
