@@ -566,6 +566,16 @@ def test_a_page_that_lacks_all_checks_says_so_instead_of_that_there_is_nothing_t
     )
 
 
+def test_that_boards_may_be_missing_is_said_above_their_list_alone(world: World, view: Page) -> None:
+    changes = world.page.get("changes")
+    hint = {"hint": "nothing", "hint_code": "not_retained"}
+    changes = {**changes, "broker": {**changes["broker"], **hint}}
+    view.route("**/api/v1/changes*", lambda route: route.fulfill(json=changes))
+    for screen, bars in (("boards", 1), ("check", 0)):
+        world.open(view, screen)
+        expect(view.locator(".bar", has_text="The broker has sent nothing retained")).to_have_count(bars)
+
+
 def test_a_lost_broker_and_a_lost_server_are_told_by_a_bar(tmp_path: Path, world: World) -> None:
     with Mosquitto(tmp_path, free_port()) as broker, staged(broker.port), PageProcess(tmp_path, broker.port) as page:
         with tab(world.browser) as view:

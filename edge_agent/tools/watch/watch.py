@@ -184,12 +184,16 @@ class Feed:
             is_of_site = self._site.receive(message, time.time())
             is_by_wildcard = self._is_asked_again or not self._asked_by_name
             self.gets_retained |= message.is_retained and is_of_site and is_by_wildcard
+            if is_of_site and not message.is_retained and message.topic.endswith("/state"):
+                # If the broker retains anything at all, it has this by now.
+                self._asked_at, self._is_asked_again = self._heard_at, False
 
     def subscribe(self) -> None:
         """Subscribes to what is wanted by now.
 
         RabbitMQ sends what it retains to a topic's own name: there, each board that is heard is asked for by name. It
-        may also be that nothing was retained yet. So once the names have been answered, the wildcard is asked again.
+        may also be that nothing was retained yet. So once the names have been answered, and after a board has published
+        its state, the wildcard is asked again.
         """
         now = time.monotonic()
         topics = [Topics(self._root, self.name, device) for device in self._site.devices if not self.gets_retained]

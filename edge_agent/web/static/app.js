@@ -164,7 +164,9 @@ function bars() {
         time: moment(broker.since, site.now()),
         trouble: broker.trouble ? splitPhrase(broker.trouble).words : t("bar.broker.trouble"),
       }));
-  return broker.hint ? h("p", { class: "bar", key: "hint" }, hintWords(broker)) : null;
+  // Where boards may be missing matters only to their list.
+  const isShown = broker.hint && (broker.hint_code !== "not_retained" || route.name === "boards");
+  return isShown ? h("p", { class: "bar", key: "hint" }, hintWords(broker)) : null;
 }
 
 function hintWords({ hint, hint_code: code }) {

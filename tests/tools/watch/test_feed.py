@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -51,8 +52,8 @@ def said(topic: str, payload: bytes, *, is_retained: bool) -> Message:
     )
 
 
-def feed_with(*messages: Message) -> tuple[Feed, Broker]:
-    feed = Feed(MqttConfig(), "hall1")
+def feed_with(*messages: Message, expected: Sequence[str] = ()) -> tuple[Feed, Broker]:
+    feed = Feed(MqttConfig(), "hall1", expected=expected)
     broker = Broker(feed)
     broker.messages += messages
     feed.receive(0.01)
@@ -94,6 +95,24 @@ def test_a_board_that_is_new_to_a_broker_that_retains_is_found_to_be_retained(mo
     broker.messages.append(said("state", boards.state(), is_retained=True))
     feed.receive(0.01)
     assert feed.hint is None
+
+
+def test_an_expected_board_that_starts_after_its_broker_is_found_to_be_retained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch, "ASK_AGAIN_S", 0.0)
+    feed, broker = feed_with(expected=["press-04"])
+    feed.receive(0.01)
+    asked = broker.subscribed.count(every := "edgeai/v1/hall1/+/state")
+    broker.messages.append(said("state", boards.state(), is_retained=False))
+    feed.receive(0.01)
+    assert broker.subscribed.count(every) == asked + 1
+    broker.messages.append(said("state", boards.state(), is_retained=True))
+    feed.receive(0.01)
+    assert feed.hint is None
+    broker.messages.append(said("state", boards.state(), is_retained=False))
+    feed.receive(0.01)
+    assert broker.subscribed.count(every) == asked + 1
 
 
 def test_an_empty_site_names_this_among_the_causes() -> None:
