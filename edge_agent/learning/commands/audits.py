@@ -74,7 +74,9 @@ def _entry(answer: KeptAnswer) -> dict[str, Any]:
 
 def _table(found: Sequence[KeptAnswer], now: float, width: float) -> list[str]:
     """Whole inputs, wrapped to a terminal of this width."""
-    head, *starts = aligned([["ID", "AGE", "MACHINE", "INPUT"], *(_row(answer, now) for answer in found)], left=4)
+    head, *starts = aligned(
+        [["ID", "TIME", "AGE", "MACHINE", "INPUT"], *(_row(answer, now) for answer in found)], left=5
+    )
     column = head.index("INPUT")
     lines = [head]
     for answer, start in zip(found, starts, strict=True):
@@ -87,7 +89,16 @@ def _table(found: Sequence[KeptAnswer], now: float, width: float) -> list[str]:
 
 
 def _row(answer: KeptAnswer, now: float) -> list[str]:
-    return [printable(str(json.loads(answer.id))), _age(now - answer.wall_s), printable(answer.machine or UNKNOWN), ""]
+    name, machine = printable(str(json.loads(answer.id))), printable(answer.machine or UNKNOWN)
+    return [name, _time(answer.wall_s, now), _age(now - answer.wall_s), machine, ""]
+
+
+def _time(wall_s: float, now: float) -> str:
+    """In the time zone of this board, with the date unless it is today's."""
+    if timestamp(wall_s) is None:
+        return UNKNOWN
+    day, today = (time.strftime("%Y-%m-%d ", time.localtime(seconds)) for seconds in (wall_s, now))
+    return ("" if day == today else day) + time.strftime("%H:%M", time.localtime(wall_s))
 
 
 def _age(seconds: float) -> str:

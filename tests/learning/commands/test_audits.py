@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +44,7 @@ def test_open_audits_are_listed_with_their_inputs_and_without_the_answers(store:
     listed = edge_agent("audits", "pump", "--config", "config.toml")
     assert listed.returncode == 0
     first, head, *rows = listed.stdout.splitlines()
-    assert (first, head.split()) == ("open audits of pump: 2", ["ID", "AGE", "MACHINE", "INPUT"])
+    assert (first, head.split()) == ("open audits of pump: 2", ["ID", "TIME", "AGE", "MACHINE", "INPUT"])
     assert [row.split()[0] for row in rows[:2]] == ["reading-1", "17"]
     assert '{"hz": 50}' in rows[0]
     rule = "where ANSWER is one of: normal, worn; or --wrong if none is right"
@@ -76,6 +77,13 @@ def test_unusual_readings_are_counted_by_what_people_said(store: Store, edge_age
     assert listed[:2] == ["open audits of watch: 1", counts]
     document = json.loads(edge_agent("audits", "watch", "--config", "config.toml", "--json").stdout)
     assert document["noticed"] == {"kept": 6, "answered": 5, "real": 3}
+
+
+def test_the_time_of_an_answer_has_its_date_unless_that_is_today() -> None:
+    noon = time.mktime((2027, 1, 15, 12, 0, 0, 0, 0, 0))
+    times = (noon - 600, noon - 86_400, 0.0)
+    rows = _table([replace(asked(1, "7"), wall_s=wall_s) for wall_s in times], noon, math.inf)[1:]
+    assert [row.split("pump-7")[0].split()[1:-2] for row in rows] == [["11:50"], ["2027-01-14", "12:00"], ["–"]]
 
 
 def test_a_long_input_is_shown_whole_and_wrapped_on_a_terminal() -> None:
