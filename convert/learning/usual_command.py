@@ -128,6 +128,18 @@ def _read(given: argparse.Namespace, tasks: Mapping[str, Task]) -> list[Row]:
     if not (unusual := _unusual(tasks)):
         rule = "--unlabelled without --teacher, and --classify, are for tasks of the kind unusual"
         raise ConvertError(f"{escaped(str(given.tasks))}: has no such task; {rule}")
+    try:
+        return _read_of(unusual, given)
+    except ConvertError as error:
+        others = [task for name, task in tasks.items() if name not in unusual and f'(got "{name}")' in str(error)]
+        if not others:
+            raise
+        rule = f"tasks of the kind unusual ({', '.join(unusual)}) are trained in a run of their own"
+        rows = ", ".join(f"{task.name} ({task.config.kind})" for task in others)
+        raise ConvertError(f"{error}\n{rule}: keep the rows of {rows} in another file") from None
+
+
+def _read_of(unusual: dict[str, Task], given: argparse.Namespace) -> list[Row]:
     unlabelled = [
         replace(row, request=replace(row.request, fields=row.request.fields | {"answer": USUAL}))
         for path in given.unlabelled or ()
@@ -135,7 +147,7 @@ def _read(given: argparse.Namespace, tasks: Mapping[str, Task]) -> list[Row]:
     ]
     if given.classify is not None and len(unusual) == 1:
         # A board that runs an earlier model of the new task has rows of it, too.
-        unusual |= {given.classify: next(iter(unusual.values()))}
+        unusual = unusual | {given.classify: next(iter(unusual.values()))}
     labelled, _ = read_labelled(given.labelled or (), unusual)
     # A row with a time that somebody has named is the same reading, and no usual one.
     named = {row.text for row in labelled if row.time is not None}

@@ -368,6 +368,10 @@ def test_rows_of_such_a_task_are_no_rows_of_a_model_that_answers_others(folder: 
     (tmp_path / "rows.jsonl").write_text("".join(lines(pump(60), task="pump", answer="usual")), "utf-8")
     done = cli("train", "--tasks", folder / "config.toml", "--labelled", tmp_path / "rows.jsonl", "--check")
     assert (done.returncode, "task pump is of the kind unusual" in done.stderr) == (1, True)
+    (tmp_path / "rows.jsonl").write_text("".join(lines(pump(60), task="sound", answer="calm")), "utf-8")
+    done = cli(*words(folder, "out", "--labelled", tmp_path / "rows.jsonl", "--check"))
+    rule = "tasks of the kind unusual (pump) are trained in a run of their own: keep the rows of sound (classify)"
+    assert (done.returncode, rule in done.stderr) == (1, True)
 
 
 def test_the_table_for_the_board_has_the_template_of_the_rows(
