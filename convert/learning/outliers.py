@@ -52,6 +52,16 @@ def ordinary_numbers(numbers: Numbers, codes: Collection[ErrorCode] = ()) -> Num
         numbers = near
 
 
+def without_stray_codes(numbers: Numbers, codes: Collection[ErrorCode], ordinary: Numbers) -> Numbers:
+    """Without the codes that few of the numbers are and that no other is near, as near as `ordinary` ones are."""
+    distinct, counts = np.unique(numbers, return_counts=True)
+    gaps = np.diff(distinct, prepend=-np.inf, append=np.inf)
+    min_gap = _GAPS * float(np.median(np.diff(np.unique(ordinary), prepend=ordinary[0])))
+    is_alone = np.minimum(gaps[:-1], gaps[1:]) > min_gap
+    is_stray = is_alone & np.isin(distinct, list(codes)) & (counts <= _MAX_EQUAL * len(numbers))
+    return numbers[~np.isin(numbers, distinct[is_stray])]
+
+
 def ordinary_by_field(numbers: Mapping[str, Numbers]) -> dict[str, Numbers]:
     """The ordinary numbers of each field. Codes of one field need less of a gap to be left out of another."""
     far = Counter[ErrorCode]()

@@ -31,7 +31,7 @@ from ..agent import (
     number_of,
     value_text,
 )
-from .outliers import ordinary_numbers
+from .outliers import ordinary_numbers, without_stray_codes
 from .table import MIN_NUMBER_SHARE
 
 Floats = npt.NDArray[np.float64]
@@ -240,12 +240,15 @@ def _number_field(
     by_row = _numbers(name, rows)
     numbers = np.sort(by_row[~np.isnan(by_row)])
     ordinary = ordinary_numbers(numbers, codes_elsewhere)
-    of_state = by_row[in_state & ~np.isnan(by_row)]
     usual = [*ordinary[[0, -1]]]
-    if len(of_state):
-        usual += [*ordinary_numbers(np.sort(of_state), codes_elsewhere)[[0, -1]]]
+    of_state = by_row[in_state & ~np.isnan(by_row)]
     counts = Counter(of_state.tolist())
-    # A code comes in every state. Where the machine has several, one of them may be far from all others.
+    # A code comes in every state. Beside the 0 of a standstill, it would not be far from the others of its own.
+    far = by_row[~in_state & ((by_row < ordinary[0]) | (by_row > ordinary[-1]))]
+    of_state = without_stray_codes(np.sort(of_state), {*codes_elsewhere, *far.tolist()}, ordinary)
+    if len(of_state):
+        usual += [*ordinary_numbers(of_state, codes_elsewhere)[[0, -1]]]
+    # Where the machine has several states, one of them may be far from all others.
     usual += [
         number
         for number, count in counts.items()

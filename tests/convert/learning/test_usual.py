@@ -211,6 +211,27 @@ def test_a_sensor_stuck_at_what_it_says_in_one_of_several_other_states_is_notice
     assert usual.compare(rows[-20]).rarity > 0.01
 
 
+@pytest.mark.parametrize("code", [-99, -999])
+def test_an_error_code_is_one_too_where_it_comes_during_a_standstill_at_0(code: int) -> None:
+    """-999 is far from all speeds. -99 is not as far, but is the code of another field, too."""
+    rows = with_standstill(pump(LEARNT), 60)
+    for at in range(0, len(rows), 20):
+        rows[at] = rows[at] | ({"speed": code} if at % 40 else {"current": -99})
+    usual = RarityModel(learn_usual(rows, [5 * at // len(rows) for at in range(len(rows))]))
+    found = {field.name: list(field.codes) for field in usual.usual.numbers if field.codes}
+    assert found == {"speed": [f"{code}.0"], "current": ["-99.0"]}
+    [named] = [field for field in usual.compare(rows[300]).because if field.field == "speed"]
+    assert named.usual is not None
+    assert named.usual[0] >= 0
+
+
+def test_what_a_standstill_and_cold_starts_have_in_common_is_no_error_code() -> None:
+    rows = with_standstill([row | {"temperature": round(row["temperature"], 1)} for row in pump(LEARNT)], 16)
+    for at in range(LEARNT // 2, LEARNT // 2 + 24):
+        rows[at] = rows[at] | {"temperature": 5 + at % 4 / 10}
+    assert [field.codes for field in learn_usual(rows).numbers] == [{}] * 4
+
+
 def test_a_standstill_without_some_numbers_is_learnt_as_well() -> None:
     rows = [
         row if row["mode"] != "off" else {name: row[name] for name in ("current", "temperature", "mode")}
