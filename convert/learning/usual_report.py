@@ -144,8 +144,10 @@ class UnusualQuality:
             if noticed.rows >= _MIN_FAULT_ROWS and 2 * noticed.unusual < noticed.rows
         ]
         if missed:
-            rule = "if the machines are of different kinds or sizes, train a task for each kind of machine"
-            warnings.append(f"few rows of a fault are taken for unusual, {', '.join(missed)}: {rule}; or {look}")
+            kinds = "if the machines are of different kinds or sizes, train a task for each kind of machine"
+            old = "if the plant has changed since these were named, leave out the names from before"
+            few = f"few rows of a fault are taken for unusual, {', '.join(missed)}"
+            warnings.append(f"{few}: {kinds}; {old}; or {look}")
         return tuple(warnings)
 
     @property

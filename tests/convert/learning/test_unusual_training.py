@@ -207,6 +207,7 @@ def test_readings_that_come_again_are_usual_whatever_they_are_called(folder: Pat
         groups = "1 group" if count == 4 else "2 groups"
         assert f"leak: 0 of {count} rows are taken for unusual ({groups})\n" in done.stdout
         assert ("few rows of a fault are taken for unusual, leak (0 of 6): if the machines" in done.stderr) is is_warned
+        assert ("if the plant has changed since these were named, leave out" in done.stderr) is is_warned
 
 
 def test_rare_rows_of_a_board_that_are_far_apart_in_time_are_no_run(folder: Path, tmp_path: Path, cli: Cli) -> None:
