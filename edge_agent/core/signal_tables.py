@@ -29,7 +29,7 @@ _NODE_PLACEHOLDERS = ("{group}", "{node}", "{device}")
 ValueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,64}$")]
 # A key of an object, the index of an element, or keys and values that an element of an array must have.
 Step = str | int | dict[str, str | int | float | bool]
-Path = Annotated[tuple[Step, ...], Field(max_length=16, strict=False)]
+JsonPath = Annotated[tuple[Step, ...], Field(max_length=16, strict=False)]
 _Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER, strict=False)]
 
 
@@ -56,7 +56,7 @@ class ValueTable(Table):
     """The filter of the topics that have the value. Required unless the source is `sparkplug`. Default: none."""
     metric: Annotated[str, StringConstraints(min_length=1, max_length=MAX_METRIC_CHARS)] | None = None
     """The name of the Sparkplug metric. Required if the source is `sparkplug`. Default: none."""
-    path: Path = ()
+    path: JsonPath = ()
     """Where the value is in a JSON payload: keys of objects, indexes of elements, or `{ id = "…" }` for the element of
     an array in which that key has that value. Default: the payload is the value."""
     map: dict[str, _Number] = Field(default_factory=dict)
@@ -79,10 +79,10 @@ class ValueTable(Table):
     messages are ignored."""
     features: Annotated[tuple[Feature, ...], Field(min_length=1, strict=False)] | None = None
     """The features of this value in a reading. Default: the table's."""
-    quality: Path = ()
+    quality: JsonPath = ()
     """Where the payload has the value's quality. `false`, or a number below 192 as in OPC, makes the value missing.
     Default: every value is good."""
-    time: Path = ()
+    time: JsonPath = ()
     """Where the payload has the time of the measurement: RFC 3339 with an offset, or seconds or milliseconds since
     1970. A value older than `max_age_s`, or whose time cannot be read, is not taken. Default: only the arrival
     counts."""

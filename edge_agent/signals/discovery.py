@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edge_agent.core.messages import Message
+from edge_agent.core.signal_tables import JsonPath
 from edge_agent.core.strict_json import number_of
 from edge_agent.core.wording import shown
 from edge_agent.signals import sparkplug_source
 from edge_agent.signals.proposal import (
     MAX_NAMED,
     Candidate,
-    Path,
     Proposal,
     choose,
     is_named,
@@ -42,8 +42,8 @@ class _Heard:
     """What was heard at one path of one topic's payloads."""
 
     topic: str
-    path: Path
-    quality: Path = ()
+    path: JsonPath
+    quality: JsonPath = ()
     contents: list[Any] = field(default_factory=list)
     """Of a payload that cannot be read, the NotTakenError."""
     was_retained: bool = False
@@ -142,7 +142,7 @@ def _pattern(topic: str, levels: Sequence[int]) -> str:
     return "/".join("+" if level in levels else part for level, part in enumerate(topic.split("/")))
 
 
-def _where(topic: str, path: Path) -> str:
+def _where(topic: str, path: JsonPath) -> str:
     steps = ".".join(step if isinstance(step, str) else shown(step) for step in path)
     return f"{topic} at {steps}" if steps else topic
 
@@ -176,7 +176,7 @@ def _by_payload(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
     return tables
 
 
-def _leaves(document: Any, path: Path = (), quality: Path = ()) -> Iterator[tuple[Path, Any, Path]]:
+def _leaves(document: Any, path: JsonPath = (), quality: JsonPath = ()) -> Iterator[tuple[JsonPath, Any, JsonPath]]:
     """The numbers, booleans, texts and arrays in a document, each with its path and that of the quality beside it."""
     if isinstance(document, dict) and len(path) < _MAX_DEPTH:
         beside = next((key for key in document if key.casefold() in _QUALITY_KEYS and _is_good(document[key])), None)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge_agent.core.signal_tables import MAX_VALUES
+from edge_agent.core.signal_tables import MAX_VALUES, JsonPath
 from edge_agent.core.strict_json import number_of
 from edge_agent.signals.values import has_decimal_comma
 
@@ -29,7 +29,6 @@ _PAIRS = (
 _NO_STATE = re.compile(r"[-+]?\d+[,.:T/-]\d")
 # Keys that only wrap others, so they do not name a value.
 _WRAPPERS = {"v", "value", "val", "values", "tags", "fields", "params", "payload", "data", "metrics"}
-Path = tuple[Any, ...]
 
 
 @dataclass(slots=True)
@@ -40,8 +39,8 @@ class Candidate:
     topic: str = ""
     metric: str | None = None
     """The Sparkplug metric, instead of a topic."""
-    path: Path = ()
-    quality: Path = ()
+    path: JsonPath = ()
+    quality: JsonPath = ()
     example: str = ""
     machines: set[str] = field(default_factory=set)
     messages: int = 0
@@ -223,14 +222,14 @@ def _is_state(text: str) -> bool:
     return text.isprintable() and 0 < len(text) <= _MAX_STATE_CHARS and not _NO_STATE.match(text)
 
 
-def is_named(path: Path) -> bool:
+def is_named(path: JsonPath) -> bool:
     """Whether a path has a name for its value, unlike that of `{"value": 7}`."""
     return any(isinstance(step, Mapping) or str(step).casefold() not in _WRAPPERS for step in path)
 
 
-def value_name(pattern: str, path: Path) -> str:
+def value_name(pattern: str, path: JsonPath) -> str:
     """A name for a value: the steps of its path that name it, or else the last such level of its topic."""
-    steps = [str(next(iter(step.values()))) if isinstance(step, Mapping) else step for step in path]
+    steps = [str(next(iter(step.values()))) if isinstance(step, Mapping) else str(step) for step in path]
     words = [step for step in steps if step not in _WRAPPERS] or [
         level for level in pattern.split("/") if level not in {"+", "value", ""}
     ][-1:]

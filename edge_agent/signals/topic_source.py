@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from edge_agent.core.messages import Publication
-from edge_agent.core.signal_tables import Path, SignalsTable
+from edge_agent.core.signal_tables import JsonPath, SignalsTable
 from edge_agent.core.wording import shown
 from edge_agent.signals import values
 from edge_agent.signals.source import MAX_TOPIC_CHARS, NotTakenError, Offenders, Update
@@ -123,7 +123,7 @@ def _unreadable(payload: bytes, reason: str, machine: str, names: Sequence[str],
     return Update(machine, dict.fromkeys(missing), causes=causes, is_foreign=True)
 
 
-def _shown_path(path: Path) -> str:
+def _shown_path(path: JsonPath) -> str:
     return ".".join(step if isinstance(step, str) else shown(step) for step in path)
 
 

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from edge_agent.core.clock import parse_device_time
-from edge_agent.core.signal_tables import Path, ValueTable
+from edge_agent.core.signal_tables import JsonPath, ValueTable
 from edge_agent.core.strict_json import MAX_NUMBER, NotJsonError, number_of, parse_json
 from edge_agent.signals.source import NotTakenError
 
@@ -113,7 +113,7 @@ def has_decimal_comma(content: Any) -> bool:
     return isinstance(content, str) and re.fullmatch(r"[-+]?\d+,\d+", content, re.ASCII) is not None
 
 
-def _follow(path: Path, document: Any) -> Any:
+def _follow(path: JsonPath, document: Any) -> Any:
     """The content at a path; ABSENT if the document does not have it."""
     for step in path:
         if isinstance(step, dict) and isinstance(document, list):
