@@ -12,6 +12,9 @@ from edge_agent.signals.source import Update
 from edge_agent.signals.window import Window
 
 EVERY = "every"
+# Why a value is missing of which no message came.
+_NOT_YET, _SINCE_START = "no message yet", "no message since the agent was started"
+SINCE_LOST = "no message since the connection was lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Track:
         self.reference: float | None = None  # The centre of the dead band: a change is measured from here.
         self.was_above = self.was_below = False  # It has crossed the limit, and not yet returned by the hysteresis.
         self._max_age_s = max_age_s
-        self._cause = "no message yet"  # Why it is missing; empty if it is stale.
+        self._cause = _NOT_YET  # Why it is missing; empty if it is stale.
         self._passed_over = ""  # What was wrong with the last message that left it as it was.
         self._settled_at = -math.inf  # The window is complete up to this time.
 
@@ -85,22 +88,26 @@ class Track:
         """The value is missing from now on, for this cause."""
         self.settle(now)
         if self.value is not None:
-            self.value, self._cause = None, cause
+            self.value, self._cause, self._passed_over = None, cause, ""
 
     def why_lacking(self, now: float) -> str:
         """Why it prevents a reading now, in words for people."""
         if self.value is not None:
             return "known for too short a time"
+        last, cause = self._passed_over and f"its last message {self._passed_over}", self._cause
+        if last and cause in {_NOT_YET, _SINCE_START, SINCE_LOST}:
+            cause = last
         if self.arrived_at is None:
-            return f"missing: {self._cause}"
-        age = f"for {now - self.arrived_at:.0f} s (max_age_s {self._max_age_s:g})"
-        if not self._cause:
-            return f"no number {age}: its last message {self._passed_over}" if self._passed_over else f"silent {age}"
-        return f"missing: {self._cause}" + (f"; silent {age}" if now - self.arrived_at > self._max_age_s else "")
+            return f"missing: {cause}"
+        age_s = now - self.arrived_at
+        since = f"{'no number' if last else 'silent'} for {age_s:.0f} s (max_age_s {self._max_age_s:g})"
+        if not cause:
+            return f"{since}: {last}" if last else since
+        return f"missing: {cause}" + (f"; {since}" if age_s > self._max_age_s else "")
 
     def restore(self, settled_at: float, arrived_at: float | None) -> None:
         self._settled_at, self.arrived_at = settled_at, arrived_at
-        self._cause = "no message since the agent was started"
+        self._cause = _SINCE_START
 
 
 class Machine:

@@ -17,7 +17,7 @@ from typing import Any
 
 from edge_agent.core.signal_tables import SignalsTable, machine_fault
 from edge_agent.core.strict_json import encode
-from edge_agent.signals.machine import EVERY, Machine, Reading
+from edge_agent.signals.machine import EVERY, SINCE_LOST, Machine, Reading
 from edge_agent.signals.source import MAX_TOPIC_CHARS, NotTakenError, Source, Update
 from edge_agent.signals.sparkplug_source import RebirthLimiter, SparkplugSource
 from edge_agent.signals.topic_source import TopicSource
@@ -112,7 +112,7 @@ class SignalTable:
         self.source.on_connection_lost()
         for machine in self.machines.values():
             for track in machine.tracks.values():
-                track.invalidate(now, "no message since the connection was lost")
+                track.invalidate(now, SINCE_LOST)
 
     def adopt(self, machine: Machine, now: float) -> None:
         """Follows a machine: a new one, or one that an earlier process followed."""

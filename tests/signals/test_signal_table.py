@@ -102,6 +102,26 @@ def test_a_reading_that_cannot_be_made_says_why() -> None:
     )
 
 
+def test_a_message_without_a_value_is_named_although_none_came_since_the_connection_or_the_agent_was_lost(
+    tmp_path: Path,
+) -> None:
+    values = {name: {"topic": "plant/+/all", "path": [name], "max_age_s": 30} for name in ("vib", "temp")}
+    lost, restarted = table(values), table(values)
+    send(lost, "plant/a/all", '{"vib":1}', 0)
+    lost.on_connection_lost(START + 1)
+    state_file.save(tmp_path / "state.json", {"pump": lost}, START + 2)
+    state_file.load(tmp_path / "state.json", {"pump": restarted}, START + 3)
+    for pumps, since in ((lost, "the connection was lost"), (restarted, "the agent was started")):
+        machine = pumps.machines["a"]
+        vib, _ = machine.incomplete_reading(machine.lacking(START + 4), "every", START + 4).lacking
+        assert vib == f"vib: missing: no message since {since}"
+        send(pumps, "plant/a/all", '{"hz":50}', 5)
+        nothing = [f"{name}: missing: its last message has nothing at `{name}`" for name in values]
+        assert machine.incomplete_reading(machine.lacking(START + 6), "every", START + 6).lacking == (*nothing,)
+        late = machine.incomplete_reading(machine.lacking(START + 40), "every", START + 40).lacking
+        assert late == (f"{nothing[0]}; no number for 40 s (max_age_s 30)", nothing[1])
+
+
 def test_the_latest_values_have_their_ages_and_asking_for_them_changes_nothing() -> None:
     pumps = table({"vib": {"topic": "plant/+/vib", "max_age_s": 15}, "temp": {"topic": "plant/+/temp"}})
     unasked = table({"vib": {"topic": "plant/+/vib", "max_age_s": 15}, "temp": {"topic": "plant/+/temp"}})
