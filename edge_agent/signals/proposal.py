@@ -17,7 +17,8 @@ from edge_agent.signals.values import has_decimal_comma
 # With more different texts than this, or longer ones, a value is not a state.
 _MAX_STATES, _MAX_STATE_CHARS = 6, 24
 MAX_NAMED = 8
-# A text that came more often than this from a machine, and was never retained, is not one that is reported on change.
+# A text that came more often than this from a machine, and was never retained, is reported on change only if no message
+# repeated the one before.
 _MAX_CHANGES = 3
 # A number that never fell and rose this often, at all machines together, is hardly one that varies by chance.
 _MIN_RISES = 10
@@ -88,7 +89,7 @@ class Candidate:
         """Whether it seems to be reported on change, which may be days ago."""
         again = self.messages - len(self.machines)
         is_rare = self.was_retained or self.messages <= _MAX_CHANGES * len(self.machines)
-        return is_rare and 2 * self.repeats <= again
+        return not self.repeats or (is_rare and 2 * self.repeats <= again)
 
     @property
     def table(self) -> dict[str, Any]:

@@ -221,7 +221,8 @@ def test_numbers_with_a_decimal_comma_are_proposed_as_such() -> None:
         (["ON"], False, True),
         (["ON", "OFF", "ON"], False, True),
         (["OFF", "ON"] * 5, True, True),
-        (["OFF", "ON"] * 5, False, False),
+        (["OFF", "ON"] * 5, False, True),
+        (["OFF", "ON", "OFF", "ON", "ON"], False, False),
         (["ON", "ON"], False, False),
         (["ON", "ON", "ON", "OFF"], True, False),
     ],
@@ -229,7 +230,7 @@ def test_numbers_with_a_decimal_comma_are_proposed_as_such() -> None:
 def test_only_a_state_that_comes_on_change_holds_for_ever(
     texts: list[str], *, was_retained: bool, is_held: bool
 ) -> None:
-    """If it comes again and again, its silence must be noticed."""
+    """If it comes again and again without a change, its silence must be noticed."""
     first, *others = [("plant/p1/state", text) for text in texts]
     proposal = propose([*heard(first, is_retained=was_retained), *heard(*others)])
     table = proposal.values["state"].table
