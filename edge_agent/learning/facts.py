@@ -33,6 +33,7 @@ class TaskAccuracy:
     is_unproven: bool = False
     dropped_from: float | None = None
     dropped_to: tuple[int, int] | None = None  # Of the audits after the drop: how many were right, and all of them.
+    dropped_until: str | None = None  # When the newest of these was asked, about; None once it is forgotten.
     shift: Shift | None = None
 
 
@@ -89,7 +90,8 @@ def _accuracy_low(accuracy: Mapping[str, TaskAccuracy]) -> Finding | None:
     figures, value = f"{facts.dropped_from:.0%} of the earlier audits were right", None
     if facts.dropped_to is not None:
         right, audits = facts.dropped_to
-        figures += f", and then {right} of {audits}"
+        until = "" if facts.dropped_until is None else f" until {facts.dropped_until}"
+        figures += f", and then {right} of {audits}{until}"
         value = round(right / audits, 3)
     message = (
         f"task {task} is right less often than before ({figures}): look at what its sensors send, correct answers by "

@@ -348,6 +348,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         counted = [answer for answer in kept if answer.number > tracked.since]
         since = next((answer for answer in counted if answer.is_audit), next(iter(counted), None))
         until = max((answer.wall_s for answer in counted if answer.is_audit and answer.is_marked), default=None)
+        dropped_until = next((answer.wall_s for answer in kept if answer.number == tracked.since), None)
         tracked.facts = TaskAccuracy(
             given=assessment.given,
             accuracy=assessment.right / assessment.audits if assessment.audits else None,
@@ -364,6 +365,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             until=None if until is None else timestamp(until),
             dropped_from=tracked.dropped_from,
             dropped_to=tracked.dropped_to,
+            dropped_until=None if dropped_until is None else timestamp(dropped_until),
             shift=assessment.shift,
         )
         tracked.promised, tracked.tested = tracked.facts.promised, assessment.tested

@@ -20,6 +20,7 @@ from edge_agent.learning.learning import Learning
 from edge_agent.requests.request import Request
 from edge_agent.requests.score_maps import ScoreMaps
 from edge_agent.requests.tasks import Task, with_built_in
+from edge_agent.status.alarms import Finding
 from edge_agent.store.database import FILE
 from edge_agent.store.store import Store
 from tests.helpers.processes import wait_until
@@ -355,9 +356,8 @@ def test_held_out_rows_say_nothing_about_a_fitted_map_or_after_a_drop() -> None:
 
 
 def test_a_lower_accuracy_is_over_once_the_newest_audits_show_none() -> None:
-    bench = Bench(text=PROMISED)
+    bench = Bench(text=ON + TASK + "audit_rate = 1\n")
     tracked = bench.feedback._tracked["t"]
-    tracked.dropped_from = 1.0
 
     def audit(numbers: range, label: str) -> float | None:
         for number in numbers:
@@ -366,9 +366,14 @@ def test_a_lower_accuracy_is_over_once_the_newest_audits_show_none() -> None:
         bench.settle()
         return tracked.dropped_from
 
-    assert audit(range(20), "b") == 1.0
-    assert audit(range(20, 50), "a") == 1.0
-    assert audit(range(50, 120), "a") is None
+    assert audit(range(100), "a") is None
+    assert audit(range(100, 140), "b") == 1.0
+    finding = bench.learning.findings(0.0)["accuracy-low"]
+    assert isinstance(finding, Finding)
+    assert "(100% of the earlier audits were right, and then 0 of 40 until 2" in finding.message
+    assert audit(range(140, 160), "b") == 1.0
+    assert audit(range(160, 190), "a") == 1.0
+    assert audit(range(190, 260), "a") is None
 
 
 @pytest.mark.expects_warning
