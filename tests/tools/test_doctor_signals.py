@@ -88,8 +88,9 @@ def test_machines_of_another_table_on_the_same_topics_are_no_fault() -> None:
 
 def test_machines_that_lack_a_value_or_are_too_many_are_named() -> None:
     messages = [(f"plant/{name}/vib", "1") for name in "abcd"] + [("plant/a/temp", '{"value":2}')]
+    assert (heard_of(*messages)[0].advice or "").startswith("a value that is sent only on change may not have changed")
     assert found(heard_of(*messages)) == [
-        'signals.pump: "b" has no temp; "c" has no temp',
+        'signals.pump: in 60 s of listening, "b" had no temp; "c" had no temp',
         'signals.pump: machines that are not followed: "d"',
     ]
     optional = config(TABLE.replace("path", "optional = true, path")).signals["pump"]

@@ -29,6 +29,7 @@ _WAIT_S = 3.0
 _NODES_S = 10.0
 _MAX_NAMED = 5
 _MAX_FAULTS = 1000
+_ON_CHANGE = "a value that is sent only on change may not have changed meanwhile"
 _ADVICE = {
     "decimal-comma": "set `decimal_comma = true` for this value, or have the sender write a point",
     values.OUT_OF_RANGE: "look at the sensor, or correct the range",
@@ -150,7 +151,7 @@ def _sparkplug_nodes(client_id: str, config: Config, listen_s: float) -> list[st
 
 def table_checks(name: str, heard: Heard, seconds: float) -> Iterator[Check]:
     key = f"signals.{name}"
-    problems = [*_value_checks(key, heard, seconds), *_machine_checks(key, heard)]
+    problems = [*_value_checks(key, heard, seconds), *_machine_checks(key, heard, seconds)]
     yield from problems
     if not problems:
         machines = heard.table.machines
@@ -182,7 +183,8 @@ def _value_checks(key: str, heard: Heard, seconds: float) -> Iterator[Check]:
             yield warning("signals", found, "set `retained = true` to take them, or wait for a new message")
         elif not known.messages:
             found = f"{where}: no message on {shown(value.topic)} in {seconds:.0f} s"
-            yield warning("signals", found, "check the topic with `mosquitto_sub -v`, and the access list")
+            advice = "check the topic with `mosquitto_sub -v`, and the access list"
+            yield warning("signals", found, f"{_ON_CHANGE}; otherwise {advice}")
 
 
 def _why(reason: str) -> str:
@@ -224,19 +226,19 @@ def _metric_checks(where: str, name: str, metric: str, heard: Heard, seconds: fl
         yield warning("signals", found, "correct `metric`")
 
 
-def _machine_checks(key: str, heard: Heard) -> Iterator[Check]:
+def _machine_checks(key: str, heard: Heard, seconds: float) -> Iterator[Check]:
     # A value that no machine has is reported by its own check.
     known = heard.arrived - heard.table.source.metric_faults.keys()
     known -= {name for name, value in heard.config.values.items() if value.optional}
     lacking = [
-        f"{shown(name)} has no {', '.join(missing)}"
+        f"{shown(name)} had no {', '.join(missing)}"
         for name, machine in sorted(heard.table.machines.items())
         if (missing := [value for value, track in machine.tracks.items() if not track.arrived_at and value in known])
     ]
     if lacking:
-        found = f"{key}: {_listed(lacking, '; ')}"
+        found = f"{key}: in {seconds:.0f} s of listening, {_listed(lacking, '; ')}"
         advice = "publish the value, or make it `optional`; if it is not a machine at all, a filter is too wide"
-        yield warning("signals", found, advice)
+        yield warning("signals", found, f"{_ON_CHANGE}; otherwise {advice}")
     if refused := sorted(heard.table.refused):
         found = f"{key}: machines that are not followed: {_listed([shown(name) for name in refused])}"
         yield warning("signals", found, "raise `max_machines`, or narrow the filters")
