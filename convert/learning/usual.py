@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.cluster.vq import kmeans2
 from threadpoolctl import threadpool_limits
 
 from ..agent import (
@@ -349,6 +348,8 @@ def _choose(z: Floats, starts: Indices, max_count: int, draw: np.random.Generato
 
 def _clusters(z: Floats, starts: Indices, components: int, seed: int) -> Indices:
     """For each row the number of its k-means cluster: so many of the rows of each start."""
+    from scipy.cluster.vq import kmeans2  # noqa: PLC0415 - it takes a third of the start of every other command
+
     clusters = np.zeros(len(z), dtype=int)
     for number, start in enumerate(np.unique(starts)):
         rows = z[starts == start]
