@@ -221,6 +221,20 @@ def slow(slow_agent_of_module: Site, with_fresh_client: Callable[[Site], Site]) 
     return site
 
 
+# Files of half a minute and more. In the order of folders, most of them would begin when few processes are still busy.
+LONG = (
+    "web/test_screens.py",
+    "system/test_watch.py",
+    "contract/test_late_subscriber.py",
+    "contract/test_model_switch.py",
+    "tests/test_ansible.py",
+    "system/test_workers.py",
+    "web/test_answers_over_mqtt.py",
+    "web/test_command.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The browser's tests, one file of a minute, begin first: last, they would keep one process busy alone."""
-    items.sort(key=lambda item: item.path.name != "test_screens.py")
+    """The longest files begin first, in this order."""
+    ranks = {name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get("/".join(item.path.parts[-2:]), len(LONG)))
