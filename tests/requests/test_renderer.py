@@ -136,7 +136,10 @@ def test_a_process_that_does_not_answer_is_replaced(
 ) -> None:
     renderer.end_process()
     monkeypatch.setattr(module, "_ANSWER_S", 0.2 if harm == signal.SIGSTOP else 15.0)
-    with alarm(lambda: os.kill(pid_of(renderer) or 0, harm)), pytest.raises(RendererError, match=told):
+    renderer.connection()
+    pid = pid_of(renderer)
+    assert pid is not None
+    with alarm(lambda: os.kill(pid, harm)), pytest.raises(RendererError, match=told):
         renderer.render(GREEDY["words"][0], {"n": 10**9})
     monkeypatch.undo()
     renderer.end_process()
