@@ -94,8 +94,8 @@ def _accuracy_low(accuracy: Mapping[str, TaskAccuracy]) -> Finding | None:
         figures += f", and then {right} of {audits}{until}"
         value = round(right / audits, 3)
     message = (
-        f"task {task} is right less often than before ({figures}): look at what its sensors send, correct answers by "
-        "feedback, or roll back the model"
+        f"task {task} is right less often than before ({figures}): look at what its sensors send and who gave "
+        "that feedback, answer new audits, or roll back the model"
     )
     return Finding(Severity.WARNING, message, value)
 

@@ -73,6 +73,21 @@ def test_the_rows_of_a_run_are_named_as_the_page_says(tmp_path: Path) -> None:
     assert named[0] == "12999,IM3,40,oil cooler,28 March"
 
 
+def test_usual_answers_from_before_a_change_are_left_out_as_the_page_says(tmp_path: Path) -> None:
+    rows = [
+        {"ts": "2026-11-19T06:00:00Z", "answer": "usual"},
+        {"ts": "2026-11-19T06:00:00Z", "answer": "oil cooler"},
+        {"ts": "2026-11-20T06:00:00Z", "answer": "usual"},
+        {"answer": "usual"},
+    ]
+    for name in ("found", "found-2", "state-2"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    subprocess.run([sys.executable, "-c", sample("training", "python", "-since")], cwd=tmp_path, check=True, timeout=60)
+    for name in ("found", "found-2", "state-2"):
+        kept = (tmp_path / f"{name}-since.jsonl").read_text("utf-8").splitlines()
+        assert [json.loads(line) for line in kept] == rows[1:3]
+
+
 # The board is this machine, where a training takes too long.
 STAND_INS = """
 edge-agent() { test "$1" = command || command edge-agent "$@" --config board.toml; }
