@@ -33,8 +33,15 @@ def answer_routes(live: Live) -> list[Route]:
         limit = count_in_query(request, "limit")
         limit = _DEFAULT_CHECKS if limit is None else min(limit, MAX_CHECKS)
         shown = request.query_params.get("shown")
-        document = answers.checks.document(_wanted(request), limit, shown=shown, otherwise=answers.silence())
-        return {**document, "marks": marks.newest(author_of(request, request.query_params.get("by")))}
+        wanted = _wanted(request)
+        document = answers.checks.document(wanted, limit, shown=shown, otherwise=answers.silence())
+        # Boards count their open audits, but not their unusual readings, so nobody knows how many are not here.
+        unusual_since = live.heard_since if answers.tasks.have_unusual(wanted.device, wanted.task) else None
+        return {
+            **document,
+            "unusual_since": unusual_since,
+            "marks": marks.newest(author_of(request, request.query_params.get("by"))),
+        }
 
     def rows(request: Request) -> Document:
         return answers.rows(_wanted(request), count_in_query(request, "before"))

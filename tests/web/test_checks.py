@@ -3,6 +3,7 @@
 import itertools
 import json
 import stat
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,16 @@ def test_an_unusual_reading_shows_why_and_takes_any_text() -> None:
     for faulty in (" ", 3, "x" * 65):
         assert bench.mark(key, answer=faulty).status_code == 400
     assert bench.mark(key, answer="belt slips").status_code == 202
+
+
+def test_where_readings_may_be_unusual_the_page_says_since_when_it_has_listened() -> None:
+    bench = Bench()
+    bench.live._note_connection(time.monotonic(), 1.0)  # no connection yet
+    assert bench.checks()["unusual_since"] is None
+    bench.live._feed.client.connections += 1
+    bench.live._note_connection(time.monotonic(), 2.0)
+    queries: list[dict[str, str]] = [{}, {"task": "odd"}, {"task": "triage"}, {"device": "press-05"}]
+    assert [bench.checks(**query)["unusual_since"] for query in queries] == [2.0, 2.0, None, None]
 
 
 def test_an_output_that_came_alone_is_hidden_while_the_audit_of_it_is_open() -> None:

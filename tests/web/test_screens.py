@@ -550,6 +550,23 @@ def test_who_finds_nothing_to_check_reads_what_only_it_can_change_in_small_print
         expect(view.locator("main .small", has_text="For IT: If no answers arrive at all")).to_be_visible()
 
 
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_who_finds_nothing_to_check_reads_since_when_the_page_has_heard_of_unusual_readings(
+    world: World, width: int, scheme: str
+) -> None:
+    found = world.page.get("checks")
+    assert found["unusual_since"] < found["marks"][0]["at"]
+    with tab(world.browser, width=width, scheme=scheme) as view:
+        none = {**found, "open": 0, "checks": [], "reason": None}
+        view.route("**/api/v1/checks*", lambda route: route.fulfill(json=none))
+        view.goto(f"{world.page.url}/#/check")
+        expect(view.locator("main .small", has_text="For IT: On the board, edge-agent audits TASK")).to_contain_text(
+            re.compile(r"^Unusual readings from before \d\d:\d\d:\d\d may be missing here, because")
+        )
+        assert too_wide(view) == []
+        assert axe_violations(view) == []
+
+
 def test_a_page_that_lacks_all_checks_says_so_instead_of_that_there_is_nothing_to_check(
     world: World, view: Page
 ) -> None:
