@@ -152,9 +152,17 @@ class Checks:
             "closed": shown if any(each.key == shown and self._is_over(each) for each in self._kept.values()) else None,
             "needs": self._needs(wanted.device, wanted.task),
             "not_here": self._not_here(wanted.device, wanted.task),
+            "has_uncounted": self._has_uncounted(wanted.device, wanted.task),
             "left_out": self._count_left_out(waiting, offered),
             **({"reason": None} if checks else self._reason(wanted) or otherwise),
         }
+
+    def _has_uncounted(self, device: str | None, task: str | None) -> bool:
+        """Whether some checks may be unusual readings, of which boards do not say how many there are."""
+        return any(
+            device in (None, each_device) and task in (None, each_task) and text_at(document, "kind") == "unusual"
+            for (each_device, each_task), document in self._tasks.by_name.items()
+        )
 
     def _count_left_out(self, waiting: Sequence[Answer], offered: Sequence[Answer]) -> int:
         """How many checks of the same promises the viewer has left out; to a board, passed over is not answered."""

@@ -73,7 +73,7 @@ class Live:
         self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
         self._connections = 0
         self._connected_at: float | None = None
-        self.heard_since: float | None = None
+        self.listening_since: float | None = None
         """Since when this connection has lasted; the broker does not retain what boards asked before it."""
         self._lost_wall: float | None = None
         self._logged_refusal = ""
@@ -216,7 +216,7 @@ class Live:
             self._connections = connections
             if self._lost_wall is not None:
                 self.journal.add(Entry(at=wall, what="broker-back", name=self._feed.broker))
-            self._connected_at, self.heard_since, self._lost_wall = now, wall, None
+            self._connected_at, self.listening_since, self._lost_wall = now, wall, None
             self._recorder.on_connected()
             self._logged_refusal = ""
         reason = self._feed.client.reason
@@ -226,7 +226,7 @@ class Live:
         # Until the first attempt has ended, nobody knows.
         has_failed = self._feed.client.failed_at is not None
         if has_failed and self._lost_wall is None:
-            self._connected_at, self.heard_since, self._lost_wall = None, None, wall
+            self._connected_at, self.listening_since, self._lost_wall = None, None, wall
             self.journal.add(Entry(at=wall, what="broker-lost", name=self._feed.broker, text=reason or None))
 
     def _update_rows(self, now: float, wall: float) -> None:

@@ -33,13 +33,10 @@ def answer_routes(live: Live) -> list[Route]:
         limit = count_in_query(request, "limit")
         limit = _DEFAULT_CHECKS if limit is None else min(limit, MAX_CHECKS)
         shown = request.query_params.get("shown")
-        wanted = _wanted(request)
-        document = answers.checks.document(wanted, limit, shown=shown, otherwise=answers.silence())
-        # Boards count their open audits, but not their unusual readings, so nobody knows how many are not here.
-        unusual_since = live.heard_since if answers.tasks.have_unusual(wanted.device, wanted.task) else None
+        document = answers.checks.document(_wanted(request), limit, shown=shown, otherwise=answers.silence())
         return {
             **document,
-            "unusual_since": unusual_since,
+            "listening_since": live.listening_since,
             "marks": marks.newest(author_of(request, request.query_params.get("by"))),
         }
 

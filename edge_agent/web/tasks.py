@@ -76,13 +76,6 @@ class Tasks:
         """What `info` says about the answer's task; empty while it is unknown."""
         return self.by_name.get((answer.device or "", answer.task or ""), {})
 
-    def have_unusual(self, device: str | None, task: str | None) -> bool:
-        """Whether a task is of the kind `unusual`; None stands for every board or task."""
-        return any(
-            device in (None, each_device) and task in (None, each_task) and text_at(document, "kind") == "unusual"
-            for (each_device, each_task), document in self.by_name.items()
-        )
-
     def takes_feedback(self, answer: Answer) -> bool:
         return (answer.device, answer.task) in self.with_feedback
 

@@ -198,11 +198,12 @@ def test_an_unusual_reading_shows_why_and_takes_any_text() -> None:
 def test_where_readings_may_be_unusual_the_page_says_since_when_it_has_listened() -> None:
     bench = Bench()
     bench.live._note_connection(time.monotonic(), 1.0)  # no connection yet
-    assert bench.checks()["unusual_since"] is None
+    assert bench.checks()["listening_since"] is None
     bench.live._feed.client.connections += 1
     bench.live._note_connection(time.monotonic(), 2.0)
     queries: list[dict[str, str]] = [{}, {"task": "odd"}, {"task": "triage"}, {"device": "press-05"}]
-    assert [bench.checks(**query)["unusual_since"] for query in queries] == [2.0, 2.0, None, None]
+    assert [bench.checks(**query)["has_uncounted"] for query in queries] == [True, True, False, False]
+    assert bench.checks()["listening_since"] == 2.0
 
 
 def test_an_output_that_came_alone_is_hidden_while_the_audit_of_it_is_open() -> None:

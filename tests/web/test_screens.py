@@ -555,7 +555,7 @@ def test_who_finds_nothing_to_check_reads_since_when_the_page_has_heard_of_unusu
     world: World, width: int, scheme: str
 ) -> None:
     found = world.page.get("checks")
-    assert found["unusual_since"] < found["marks"][0]["at"]
+    assert found["listening_since"] < found["marks"][0]["at"]
     with tab(world.browser, width=width, scheme=scheme) as view:
         none = {**found, "open": 0, "checks": [], "reason": None}
         view.route("**/api/v1/checks*", lambda route: route.fulfill(json=none))

@@ -339,12 +339,12 @@ export function checksScreen({ route, redraw }) {
           ? t("checks.none.here", { names: choice().join(" · "), n: live.openChecks })
           : data.unheard ? t("checks.unheard", { n: data.unheard }) : t(isElsewhere ? "checks.none.elsewhere" : "checks.none")),
       open().length || isOnlyHere || isElsewhere ? null : reasonView(data, t("checks.none.why")),
-      data.unusual_since == null
-        ? null
-        : h("p", { class: "quiet small", key: "unusual-since" },
-            t("checks.unusual_since", { time: moment(data.unusual_since, now()) }),
+      data.has_uncounted && data.listening_since != null
+        ? h("p", { class: "quiet small", key: "uncounted" },
+            t("checks.uncounted", { time: moment(data.listening_since, now()) }),
             " ",
-            t("for_it", { words: t("checks.unusual_since.it") })),
+            t("for_it", { words: t("checks.uncounted.it") }))
+        : null,
       route().values.size ? h("p", { class: "buttons", key: "all" }, link("check", { class: "button" }, t("checks.all"))) : null);
   }
 
