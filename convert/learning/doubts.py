@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -22,6 +22,12 @@ _MAX_SHOWN_FIELDS = 4
 _MAX_SAME_TIME_SHARE = 0.5
 # A number that varies by chance falls before it has risen this often.
 _MIN_RISES = 20
+# With 11 to 31 times as many rows of one label as of all others, trainings did not learn some of the others. In a small
+# table, or with very few other rows, all are drawn often enough, and fewer rows would only harm.
+_MAX_IMBALANCE = 10
+_MIN_FREQUENT, _MIN_OTHERS = 1000, 20
+# So many rows of the frequent label for each other one were enough.
+_KEPT_PER_OTHER = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +89,7 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
     for label, count in read.labels.items():
         if count < FEW_ROWS:
             yield f"{shown(label)} has {count} rows, too few to learn it or to judge it"
+    yield from imbalance_doubts(read.labels)
     yield from comma_doubts(rows, read.numbers)
     yield from time_doubts(rows)
     yield from counter_doubts(rows, read.numbers)
@@ -114,6 +121,19 @@ def _codes(outliers: Sequence[ErrorCode]) -> Counter[str]:
     return Counter(
         {code_text(code): n for code, n in counts.items() if n > 1 or isinstance(code, str) or code.is_integer()}
     )
+
+
+def imbalance_doubts(labels: Mapping[str, int]) -> Iterator[str]:
+    """A label whose rows are nearly all of the rows, so that the others are hardly ever drawn."""
+    label, count = max(labels.items(), key=lambda item: item[1], default=("", 0))
+    others = sum(labels.values()) - count
+    if count >= _MIN_FREQUENT and others >= _MIN_OTHERS and count > _MAX_IMBALANCE * others:
+        kept = int(float(f"{_KEPT_PER_OTHER * others:.2g}"))
+        yield (
+            f"{shown(label)} has {count:,} rows, and all other labels together have {others:,}, so the model may never "
+            f"recognize some of these: keep about {kept:,} rows of {shown(label)}, drawn from all of them "
+            "(docs/training.md: From names to labels)"
+        )
 
 
 def comma_doubts(rows: Sequence[Row], numbers: Iterable[str]) -> Iterator[str]:

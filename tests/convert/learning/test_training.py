@@ -17,7 +17,7 @@ import pytest
 from convert.agent import RarityModel, share_interval
 from convert.errors import ConvertError
 from convert.evaluate.requests import read_tasks
-from convert.learning.doubts import read_as
+from convert.learning.doubts import imbalance_doubts, read_as
 from convert.learning.outliers import outliers_of
 from convert.learning.quality import AnsweredRow, held_out_counts, limits_of, task_quality, with_limits
 from convert.learning.report import Baseline, TaskQuality, TeacherQuality, Training, UselessError, render_training
@@ -334,6 +334,18 @@ def test_what_rows_are_read_as_and_their_doubts_come_without_pytorch(
     document = json.loads(cli("train", *files, "--check", "--json").stdout)
     assert document["tasks"][0]["labels"] == {"calm": 31, "loud": 31, "shrill": 0}
     assert len(document["doubts"]) == len(doubts)
+
+
+def test_a_label_with_nearly_all_rows_is_a_doubt_that_says_how_many_to_keep() -> None:
+    [doubt] = imbalance_doubts({"bearing": 54, "usual": 11_486, "vanes": 445})
+    assert doubt == (
+        '"usual" has 11,486 rows, and all other labels together have 499, so the model may never recognize some of '
+        'these: keep about 1,500 rows of "usual", drawn from all of them (docs/training.md: From names to labels)'
+    )
+    assert list(imbalance_doubts({"calm": 1001, "loud": 60, "shrill": 40}))
+    for few in ({"calm": 1000, "loud": 60, "shrill": 40}, {"calm": 999, "loud": 20}, {"calm": 1000, "loud": 19}):
+        assert not list(imbalance_doubts(few))
+    assert not list(imbalance_doubts({}))
 
 
 def test_a_decimal_comma_in_few_rows_is_a_doubt_because_the_model_reads_no_number_there(tmp_path: Path) -> None:

@@ -350,9 +350,11 @@ def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
         lines(pump(3, 6)[:2], answer="cooler", task="pump-state") + lines(pump(25, 8), answer="belt", task="pump-state")
     )
     both = (*rows, "--labelled", tmp_path / "state.jsonl")
-    week = ("--unlabelled", folder / "week.jsonl", folder / "week.jsonl")
+    week = ("--unlabelled", *3 * [folder / "week.jsonl"])
     done = cli(*both, *week, "--classify", "pump-state")
-    assert ": belt 26, cooler 32, usual 840" in done.stdout
+    assert ": belt 26, cooler 32, usual 1,240" in done.stdout
+    assert 'task pump-state: "usual" has 1,240 rows, and all other labels together have 58' in done.stderr
+    assert 'keep about 170 rows of "usual", drawn from all of them' in done.stderr
     assert 'task: should be one of pump (got "pump-state")' in cli(*both).stderr
     (tmp_path / "found.jsonl").write_text("".join(lines(pump(20), answer=f"fault {at}") for at in range(201)))
     refused = cli(*rows, "--classify", "pump-state")
