@@ -88,8 +88,8 @@ def find(agent: AgentSide, draw: random.Random, said: list[str]) -> int:
         agent.client.exchange(f"{BASE}/infer/{WATCH}/feedback", mark, result)
         noticed += fault != "normal"
         first = reply["output"]["because"][0]
-        low, high = first["usual"]
-        shown.append((*map(str, reading.values()), first["field"], f"{low:g} to {high:g}", answer))
+        usual = "{:g} to {:g}".format(*first["usual"]) if first["usual"] else ""
+        shown.append((*map(str, reading.values()), first["field"], usual, answer))
     print(f"\nUnusual readings, {SHOWN} of {len(shown) - 1}", *aligned(shown[: SHOWN + 1]), sep="\n")
     return noticed
 

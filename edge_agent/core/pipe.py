@@ -277,7 +277,7 @@ class OddField:
     why: Literal["out-of-range", "not-a-number", "missing", "together"]
     usual: tuple[float, float] | None
     """From the 1st to the 99th percentile of the training rows; if it is odd only together with other fields, the range
-    that they suggest; None for a text."""
+    that they suggest, None where the value is within it; None for a text."""
 
     @property
     def mark(self) -> str:

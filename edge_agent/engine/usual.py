@@ -47,7 +47,8 @@ class NamedField:
 
     field: str
     value: Any
-    usual: tuple[float, float] | None  # The range that the other fields suggest; None for a categorical field.
+    usual: tuple[float, float] | None
+    """The range that the other fields suggest; None for a categorical field, and where the value is within it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +224,12 @@ class RarityModel:
         # A value that no row had is not usual, whatever the other fields suggest.
         low, high = max(low, field.low), min(high, field.high)
         if low > high:
-            given = number_of(values.get(name))
-            if given is not None and field.low <= given <= field.high:
-                return NamedField(name, _as_shown(values.get(name)), None)
             low, high = field.low, field.high
-        return NamedField(name, _as_shown(values.get(name)), (_rounded(low), _rounded(high)))
+        low, high = _rounded(low), _rounded(high)
+        # A value within it is unusual only together with other fields, so the range would be no reason.
+        given = number_of(values.get(name))
+        is_within = given is not None and low <= given <= high
+        return NamedField(name, _as_shown(values.get(name)), None if is_within else (low, high))
 
 
 def _is_beyond(field: NumberField, number: float) -> bool:

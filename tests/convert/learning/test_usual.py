@@ -69,9 +69,12 @@ def test_a_number_that_does_not_go_with_the_others_is_named_with_what_they_sugge
         {"speed": 1588.3, "current": 31.3},
         {"speed": 754.2, "current": 8.1},
         {"current": 31.4, "power": 1.3},
+        {"speed": 1564.6, "current": 32.0, "power": 14.8},
     ],
 )
-def test_what_is_usual_is_what_rows_had(readings: UsualReadings, usual: RarityModel, odd: dict[str, float]) -> None:
+def test_what_is_usual_is_what_rows_had_and_not_the_value_itself(
+    readings: UsualReadings, usual: RarityModel, odd: dict[str, float]
+) -> None:
     ranges = {field.name: (field.low, field.high) for field in readings.numbers}
     for named in usual.compare(ordinary() | odd, max_rarity=0.01).because:
         least, greatest = ranges[named.field]
@@ -80,6 +83,7 @@ def test_what_is_usual_is_what_rows_had(readings: UsualReadings, usual: RarityMo
         else:
             low, high = named.usual
             assert least - 0.1 <= low <= high <= greatest + 0.1
+            assert not low <= named.value <= high
 
 
 def test_fields_are_named_from_the_most_telling_one_until_the_rest_is_ordinary(usual: RarityModel) -> None:
