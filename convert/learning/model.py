@@ -197,7 +197,7 @@ def _fit(
         done += 1
         steps = pace.target_steps(done, monotonic())
         schedule.step()
-        progress(pace.words, done / steps)
+        progress(pace.words, pace.share)
     embedding.write()
     model.eval()
     return done

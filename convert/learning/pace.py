@@ -18,9 +18,16 @@ class Pace:
         self._min_steps = min(MIN_STEPS, max_steps)
         self.words = "training"
         """What the progress line says."""
+        self.share = 0.0
+        """How much is done. It never falls, although one step more may allow for several, because steps are whole."""
 
     def target_steps(self, done: int, now: float) -> int:
         """Judged again after each step, so that a busy moment of the machine counts only while it lasts."""
+        steps = self._steps_in_time(done, now)
+        self.share = max(self.share, done / steps)
+        return steps
+
+    def _steps_in_time(self, done: int, now: float) -> int:
         if self._seconds == math.inf or done < _UNTIMED_STEPS:
             return self._max_steps
         affordable = int(done * self._seconds / max(now - self._began, 1e-6))

@@ -25,6 +25,13 @@ def test_a_busy_moment_at_the_start_does_not_decide_the_steps() -> None:
     assert ended > 99
 
 
+def test_progress_never_falls_because_a_smaller_share_would_begin_a_stage() -> None:
+    pace = Pace(1600, 100.0, 0.0)
+    assert pace.target_steps(100, 19.8811) == 502
+    assert pace.target_steps(101, 19.8815) == 508, "six steps more after a quick one"
+    assert pace.share == 100 / 502
+
+
 def test_a_training_has_some_steps_however_short_the_time() -> None:
     for steps, at_least in ((1600, MIN_STEPS), (50, 50)):
         pace = Pace(steps, 1.0, 0.0)
