@@ -33,7 +33,7 @@ class TaskAccuracy:
     is_unproven: bool = False
     dropped_from: float | None = None
     dropped_to: tuple[int, int] | None = None  # Of the audits after the drop: how many were right, and all of them.
-    dropped_until: str | None = None  # When the newest of these was asked, about; None once it is forgotten.
+    dropped_until: str | None = None  # When the newest of these was asked; None once it is forgotten.
     shift: Shift | None = None
 
 

@@ -347,8 +347,6 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         # Older answers with feedback may be kept, too, but not the audits of their time.
         counted = [answer for answer in kept if answer.number > tracked.since]
         since = next((answer for answer in counted if answer.is_audit), next(iter(counted), None))
-        until = max((answer.wall_s for answer in counted if answer.is_audit and answer.is_marked), default=None)
-        dropped_until = next((answer.wall_s for answer in kept if answer.number == tracked.since), None)
         tracked.facts = TaskAccuracy(
             given=assessment.given,
             accuracy=assessment.right / assessment.audits if assessment.audits else None,
@@ -362,10 +360,10 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             promised=config.min_accuracy if assessment.promise else None,
             is_unproven=config.min_accuracy is not None and assessment.promise is None,
             since=None if since is None else timestamp(since.wall_s),
-            until=None if until is None else timestamp(until),
+            until=_newest_audit_time(counted),
             dropped_from=tracked.dropped_from,
             dropped_to=tracked.dropped_to,
-            dropped_until=None if dropped_until is None else timestamp(dropped_until),
+            dropped_until=_newest_audit_time(answer for answer in kept if answer.number <= tracked.since),
             shift=assessment.shift,
         )
         tracked.promised, tracked.tested = tracked.facts.promised, assessment.tested
@@ -458,6 +456,12 @@ def _ignoring_case(answer: object, labels: Iterable[str]) -> str | None:
     """The label that somebody typed, unless several labels differ by their case alone."""
     same = [label for label in labels if isinstance(answer, str) and label.casefold() == answer.strip().casefold()]
     return same[0] if len(same) == 1 else None
+
+
+def _newest_audit_time(answers: Iterable[KeptAnswer]) -> str | None:
+    """When the newest answered audit was asked; None without any."""
+    asked = [answer.wall_s for answer in answers if answer.is_audit and answer.is_marked]
+    return timestamp(max(asked)) if asked else None
 
 
 def page_of(

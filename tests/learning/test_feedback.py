@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent.core.clock import timestamp
 from edge_agent.core.codes import CommandError
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.model import Model
@@ -355,7 +356,7 @@ def test_held_out_rows_say_nothing_about_a_fitted_map_or_after_a_drop() -> None:
         assert bench.feedback.facts()["t"].is_unproven
 
 
-def test_a_lower_accuracy_is_over_once_the_newest_audits_show_none() -> None:
+def test_a_lower_accuracy_is_over_once_the_newest_audits_show_none(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(text=ON + TASK + "audit_rate = 1\n")
     tracked = bench.feedback._tracked["t"]
 
@@ -367,10 +368,21 @@ def test_a_lower_accuracy_is_over_once_the_newest_audits_show_none() -> None:
         return tracked.dropped_from
 
     assert audit(range(100), "a") is None
-    assert audit(range(100, 140), "b") == 1.0
+    until = time.time()
+    monkeypatch.setattr(time, "time", lambda: until)
+    for number in range(100, 140):
+        bench.answer(number)
+    monkeypatch.setattr(time, "time", lambda: until + 60)
+    for number in range(1000, 1010):
+        bench.answer(number, audit=False)
+    for number in range(100, 140):
+        bench.mark(number, "b")
+    bench.settle()
+    assert tracked.dropped_from == 1.0
     finding = bench.learning.findings(0.0)["accuracy-low"]
     assert isinstance(finding, Finding)
-    assert "(100% of the earlier audits were right, and then 0 of 40 until 2" in finding.message
+    figures = f"(100% of the earlier audits were right, and then 0 of 40 until {timestamp(until)})"
+    assert figures in finding.message
     assert audit(range(140, 160), "b") == 1.0
     assert audit(range(160, 190), "a") == 1.0
     assert audit(range(190, 260), "a") is None
