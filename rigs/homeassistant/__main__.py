@@ -21,15 +21,6 @@ from tests.helpers.site import site_config
 
 DEVICE = "hall_board"
 REQUIREMENTS = ("homeassistant>=2025.10", "paho-mqtt>=2.1")
-# Without any of these, psutil raises an exception.
-MEMORY = """MemTotal: 4000000 kB
-MemFree: 1000000 kB
-MemAvailable: 2000000 kB
-Buffers: 0 kB
-Cached: 1000000 kB
-SwapTotal: 0 kB
-SwapFree: 0 kB
-"""
 
 
 class HomeAssistant:
@@ -98,7 +89,8 @@ def main() -> None:
         folder = Path(name)
         heat(folder, 61.5)
         (folder / "proc").mkdir()
-        (folder / "proc/meminfo").write_text(MEMORY, encoding="utf-8")
+        memory = "MemTotal: 4000000 kB\nMemFree: 1000000 kB\nMemAvailable: 2000000 kB\n"
+        (folder / "proc/meminfo").write_text(memory, encoding="utf-8")
         (folder / "proc/loadavg").write_text("0.5 0.5 0.5 1/100 1\n", encoding="utf-8")
         # It never changes, so the load is unknown.
         (folder / "proc/stat").write_text("cpu 1 0 1 8 0 0 0 0 0 0\n", encoding="utf-8")
