@@ -221,7 +221,7 @@ def slow(slow_agent_of_module: Site, with_fresh_client: Callable[[Site], Site]) 
     return site
 
 
-# Files of half a minute and more. In the order of folders, most of them would begin when few processes are still busy.
+# Files of half a minute and more. In the order of folders, most of them would begin late, and end alone.
 LONG = (
     "web/test_screens.py",
     "system/test_watch.py",

@@ -26,7 +26,7 @@ _MIN_RISES = 20
 # table, or with very few other rows, all are drawn often enough, and fewer rows would only harm.
 _MAX_IMBALANCE = 10
 _MIN_FREQUENT, _MIN_OTHERS = 1000, 20
-# So many rows of the frequent label for each other one were enough.
+# This many rows of the frequent label per row of all others were enough.
 _KEPT_PER_OTHER = 3
 
 

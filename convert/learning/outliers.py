@@ -53,7 +53,7 @@ def ordinary_numbers(numbers: Numbers, codes: Collection[ErrorCode] = ()) -> Num
 
 
 def without_stray_codes(numbers: Numbers, codes: Collection[ErrorCode], ordinary: Numbers) -> Numbers:
-    """Without the codes that few of the numbers are and that no other is near, as near as `ordinary` ones are."""
+    """Without codes that are few of the numbers and, by the gaps between the ordinary ones, far from all others."""
     distinct, counts = np.unique(numbers, return_counts=True)
     gaps = np.diff(distinct, prepend=-np.inf, append=np.inf)
     min_gap = _GAPS * float(np.median(np.diff(np.unique(ordinary), prepend=ordinary[0])))

@@ -19,7 +19,7 @@ class Pace:
         self.words = "training"
         """What the progress line says."""
         self.share = 0.0
-        """How much is done. It never falls, although one step more may allow for several, because steps are whole."""
+        """How much is done. It never falls, although one quick step may raise the number of steps by several."""
 
     def target_steps(self, done: int, now: float) -> int:
         """Judged again after each step, so that a busy moment of the machine counts only while it lasts."""

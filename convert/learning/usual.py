@@ -242,9 +242,10 @@ def _number_field(
     usual = [*ordinary[[0, -1]]]
     of_state = by_row[in_state & ~np.isnan(by_row)]
     counts = Counter(of_state.tolist())
-    # A code comes in every state. Beside the 0 of a standstill, it would not be far from the others of its own.
-    far = by_row[~in_state & ((by_row < ordinary[0]) | (by_row > ordinary[-1]))]
-    of_state = without_stray_codes(np.sort(of_state), {*codes_elsewhere, *far.tolist()}, ordinary)
+    # A code comes in every state. Among the numbers of a standstill, nearly all of them 0, it would not be far enough.
+    others = by_row[~in_state]
+    known_codes = {*codes_elsewhere, *others[(others < ordinary[0]) | (others > ordinary[-1])].tolist()}
+    of_state = without_stray_codes(np.sort(of_state), known_codes, ordinary)
     if len(of_state):
         usual += [*ordinary_numbers(of_state, codes_elsewhere)[[0, -1]]]
     # Where the machine has several states, one of them may be far from all others.

@@ -12,7 +12,7 @@ from edge_agent.signals.source import Update
 from edge_agent.signals.window import Window
 
 EVERY = "every"
-# Why a value is missing of which no message came.
+# Causes that are no longer true once a message came, even one without the value.
 _NOT_YET, _SINCE_START = "no message yet", "no message since the agent was started"
 SINCE_LOST = "no message since the connection was lost"
 
@@ -94,9 +94,8 @@ class Track:
         """Why it prevents a reading now, in words for people."""
         if self.value is not None:
             return "known for too short a time"
-        last, cause = self._passed_over and f"its last message {self._passed_over}", self._cause
-        if last and cause in {_NOT_YET, _SINCE_START, SINCE_LOST}:
-            cause = last
+        last = f"its last message {self._passed_over}" if self._passed_over else ""
+        cause = last if last and self._cause in {_NOT_YET, _SINCE_START, SINCE_LOST} else self._cause
         if self.arrived_at is None:
             return f"missing: {cause}"
         age_s = now - self.arrived_at
