@@ -158,7 +158,7 @@ class Checks:
         }
 
     def _has_uncounted(self, device: str | None, task: str | None) -> bool:
-        """Whether some checks may be unusual readings, of which boards do not say how many there are."""
+        """Whether one of these tasks has checks that boards do not count: unusual readings."""
         return any(
             device in (None, each_device) and task in (None, each_task) and text_at(document, "kind") == "unusual"
             for (each_device, each_task), document in self._tasks.by_name.items()
