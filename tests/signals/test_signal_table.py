@@ -102,7 +102,7 @@ def test_a_reading_that_cannot_be_made_says_why() -> None:
     )
 
 
-def test_a_message_without_a_value_is_named_although_none_came_since_the_connection_or_the_agent_was_lost(
+def test_a_message_without_a_value_is_named_although_no_value_came_since_the_connection_was_lost_or_the_agent_began(
     tmp_path: Path,
 ) -> None:
     values = {name: {"topic": "plant/+/all", "path": [name], "max_age_s": 30} for name in ("vib", "temp")}
