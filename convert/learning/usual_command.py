@@ -1,6 +1,7 @@
 """`edge-convert train` for tasks of the kind `unusual`: what it runs and what it prints."""
 
 import argparse
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
@@ -131,7 +132,8 @@ def _read(given: argparse.Namespace, tasks: Mapping[str, Task]) -> list[Row]:
     try:
         return _read_of(unusual, given)
     except ConvertError as error:
-        others = [task for name, task in tasks.items() if name not in unusual and f'(got "{name}")' in str(error)]
+        refused = re.findall(r': task: should be one of .* \(got "(.*)"\)', str(error))
+        others = [task for name, task in tasks.items() if name in refused]
         if not others:
             raise
         rule = f"tasks of the kind unusual ({', '.join(unusual)}) are trained in a run of their own"

@@ -375,6 +375,9 @@ def test_rows_of_such_a_task_are_no_rows_of_a_model_that_answers_others(folder: 
     done = cli(*words(folder, "out", "--labelled", tmp_path / "rows.jsonl", "--check"))
     rule = "tasks of the kind unusual (pump) are trained in a run of their own: keep the rows of sound (classify)"
     assert (done.returncode, rule in done.stderr) == (1, True)
+    (tmp_path / "rows.jsonl").write_text("".join(lines(pump(1), task="pump", answer="sound")), "utf-8")
+    done = cli(*words(folder, "out", "--unlabelled", tmp_path / "rows.jsonl", "--check"))
+    assert done.stderr.endswith('those with one belong in --labelled (got "sound")\n')
 
 
 def test_the_table_for_the_board_has_the_template_of_the_rows(
