@@ -185,7 +185,7 @@ class Feed:
             is_by_wildcard = self._is_asked_again or not self._asked_by_name
             self.gets_retained |= message.is_retained and is_of_site and is_by_wildcard
             if is_of_site and not message.is_retained and message.topic.endswith("/state"):
-                # If the broker retains anything at all, it has this by now.
+                # A broker that retains anything at all has retained this by now.
                 self._asked_at, self._is_asked_again = self._heard_at, False
 
     def subscribe(self) -> None:
