@@ -131,7 +131,7 @@ EXTENSION = Command(
         option("--feedback", "EXPORT", "exports of boards and tasks, from `edge-agent accuracy TASK --out`", nargs="+"),
         option("--students", "BUNDLE", "bundles of models that `edge-convert train` made", nargs="+"),
         required(OUT),
-        *release(version="one more than the bundle's", expires="as the bundle", bundle="new bundle"),
+        *release(version="one more than the highest of the bundles", expires="as the bundle", bundle="new bundle"),
         FORCE,
         JSON,
     ],

@@ -61,22 +61,24 @@ def extend_bundle(
 ) -> ExtendedBundle:
     """Writes a copy of the bundle with maps fitted to exported feedback, and with the models of other bundles.
 
-    Maps of other definitions stay, and so do students of other names. version: None = one more than that of the
-    bundle. expires: None = as the bundle. Raises ConvertError.
+    Maps of other definitions stay, and so do students of other names. version: if None, one more than the highest of
+    all given bundles, because a board may run any of them. expires: if None, the bundle's. Raises ConvertError.
     """
     model = verify_bundle(bundle)
     fitted = _fit_maps(map(_read_feedback, feedback), model.weights_sha256)
     entries = {new.definition: new.entry(new.shared) for new in fitted if new.shared is not None}
     if fitted and not entries:
         raise ConvertError("no map is better than what the boards start from, so nothing is written")
-    tasks, files = _add_students(bundle, model, students) if students else ({}, {})
-    with copied_bundle(bundle, out, replace=replace, version=version, expires=expires, sign=sign) as (folder, copied):
+    added = [(path, verify_bundle(path)) for path in students]
+    tasks, files = _add_students(bundle, model, added) if students else ({}, {})
+    version = version or 1 + max(given.version or 0 for given in (model, *(student for _, student in added)))
+    with copied_bundle(bundle, out, replace=replace, version=version, expires=expires, sign=sign) as folder:
         if entries:
             maps = {"schema": SCORE_MAPS_SCHEMA, "maps": {**model.score_maps, **entries}}
             (folder / SCORE_MAPS_FILE).write_bytes(canonical_json(maps))
         for name, path in files.items():
             shutil.copyfile(path, folder / f"{name}{path.suffix}")
-    return ExtendedBundle(copied, fitted, tasks)
+    return ExtendedBundle(version, fitted, tasks)
 
 
 def _read_feedback(path: Path) -> Export:
@@ -132,12 +134,14 @@ def _fit(exports: Sequence[Export]) -> FittedMap:
     )
 
 
-def _add_students(bundle: Path, large: Model, students: Sequence[Path]) -> tuple[dict[str, list[str]], dict[str, Path]]:
+def _add_students(
+    bundle: Path, large: Model, students: Sequence[tuple[Path, Model]]
+) -> tuple[dict[str, list[str]], dict[str, Path]]:
     """By name, the tasks of all students, and the files of the new ones; one replaces an older one of its name."""
     tasks = {student.name: [*student.tasks] for student in large.students}
     files = dict[str, Path]()
-    for path in students:
-        model, where = verify_bundle(path), escaped(str(path))
+    for path, model in students:
+        where = escaped(str(path))
         for name, (file, student_tasks) in _students_of(model, where).items():
             if file.suffix == ".gguf" and (large.tokens is None or model_facts(large.path).fields is not None):
                 raise ConvertError(f"{escaped(str(bundle))}: is itself a model that `edge-convert train` made")

@@ -146,8 +146,9 @@ class UnusualQuality:
         if missed:
             kinds = "if the machines are of different kinds or sizes, train a task for each kind of machine"
             old = "if the plant has changed since these were named, leave out the names from before"
+            after = "if readings just after a fault were answered as usual, leave these out"
             few = f"few rows of a fault are taken for unusual, {', '.join(missed)}"
-            warnings.append(f"{few}: {kinds}; {old}; or {look}")
+            warnings.append(f"{few}: {kinds}; {old}; {after}; or {look}")
         return tuple(warnings)
 
     @property

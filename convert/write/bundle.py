@@ -82,22 +82,21 @@ def copied_bundle(
     target: Path,
     *,
     replace: bool,
-    version: int | None,
+    version: int,
     expires: str | None,
     sign: Callable[[bytes], bytes] | None,
-) -> Iterator[tuple[Path, int]]:
-    """Like `new_bundle`, with a copy of a bundle's files in the folder, to add others to; and the version of the copy.
+) -> Iterator[Path]:
+    """Like `new_bundle`, with a copy of a bundle's files in the folder, to add others to.
 
-    On success the copy gets a manifest, and is verified. version: if None, one more than the bundle's. expires: if
-    None, the bundle's. sign: makes the signature of the manifest's bytes; None leaves the copy unsigned.
+    On success the copy gets a manifest, and is verified. expires: if None, the bundle's. sign: makes the signature of
+    the manifest's bytes; None leaves the copy unsigned.
     """
     document = json.loads((bundle / MANIFEST_FILE).read_bytes())
-    document["version"] = document["version"] + 1 if version is None else version
-    document |= {} if expires is None else {"expires": expires}
+    document |= {"version": version} if expires is None else {"version": version, "expires": expires}
     with new_bundle(target, replace=replace) as folder:
         for name in document["files"]:
             shutil.copyfile(bundle / name, folder / name)
-        yield folder, document["version"]
+        yield folder
         document["files"] = describe_files(folder)
         data = canonical_json(document)
         (folder / MANIFEST_FILE).write_bytes(data)

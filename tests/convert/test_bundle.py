@@ -353,7 +353,7 @@ def test_a_copy_expires_with_its_bundle_unless_told_otherwise(
     bundle: Path, tmp_path: Path, told: str | None, written: str | None
 ) -> None:
     for name, source, expires in (("one", bundle, told), ("two", tmp_path / "one", None)):
-        with copied_bundle(source, tmp_path / name, replace=False, version=None, expires=expires, sign=None):
+        with copied_bundle(source, tmp_path / name, replace=False, version=2, expires=expires, sign=None):
             pass
         assert verify_bundle(tmp_path / name).expires == written
 

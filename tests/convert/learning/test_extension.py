@@ -120,11 +120,11 @@ def test_a_board_counts_once_and_a_file_has_to_be_an_export(bundle: Path, tmp_pa
         assert (done.returncode, fault in done.stderr) == (1, True)
 
 
-def named(student: Path, folder: Path, name: str) -> Path:
+def named(student: Path, folder: Path, name: str, *, version: int = 1) -> Path:
     """A copy of its bundle with this name."""
     shutil.copytree(student.parent, folder)
     manifest = folder / "manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_bytes()), "name": name}), "utf-8")
+    manifest.write_text(json.dumps({**json.loads(manifest.read_bytes()), "name": name, "version": version}), "utf-8")
     return folder
 
 
@@ -132,9 +132,10 @@ def test_a_trained_model_stands_beside_the_larger_one_in_a_signed_copy(
     bundle: Path, trained: Path, tmp_path: Path, cli: Cli
 ) -> None:
     private, public = write_keys(tmp_path)
-    student = named(trained, tmp_path / "trained", "Pump, hall 1")
+    # A board that runs the student alone would refuse a lower version as a downgrade.
+    student = named(trained, tmp_path / "trained", "Pump, hall 1", version=6)
     out = cli("extend", bundle, "--students", student, "--out", tmp_path / "new", "--sign", private).stdout
-    assert f"{tmp_path / 'new'}: version 4, signed\nstudent-pump-hall-1: sound\n" in out
+    assert f"{tmp_path / 'new'}: version 7, signed\nstudent-pump-hall-1: sound\n" in out
     model = open_model("default", tmp_path / "new", trusting(public))
     assert [one.name for one in model.students] == ["student-pump-hall-1"]
     assert model.weights_sha256 == open_model("default", bundle).weights_sha256
