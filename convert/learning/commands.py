@@ -44,7 +44,10 @@ from .teacher import ask_teacher
 from .training_rows import Row, read_training_rows, read_unlabelled
 from .usual_command import classified_rows, is_unusual_training, print_task, train_unusual
 
-_ROWS = f"{ROWS}. Several files are read as one, and a row that is in two of them counts once"
+_ROWS = (
+    f"{ROWS}. Several files are read as one, the oldest first: a row that is in two of them counts once, and of two "
+    "answers to a reading that has a time, the later one counts"
+)
 _SEED = "seed of everything random: without --minutes, the same rows and seed give the same bytes (default: 0)"
 _STEPS = f"steps of each training (default: {MAX_STEPS})"
 _MINUTES = (

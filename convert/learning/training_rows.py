@@ -78,7 +78,7 @@ class Row:
 
 def read_training_rows(paths: Sequence[Path], tasks: dict[str, Task]) -> tuple[list[Row], list[str]]:
     """The labelled rows of the files, in the order of time if any has one; and notes on them. Raises ConvertError."""
-    rows, repeated = read_labelled(paths, tasks)
+    rows, repeated, notes = read_labelled(paths, tasks)
     where = ", ".join(escaped(str(path)) for path in paths)
     if len(rows) < MIN_ROWS:
         raise ConvertError(f"{where}: should have at least {MIN_ROWS} rows (got {len(rows)})")
@@ -88,33 +88,36 @@ def read_training_rows(paths: Sequence[Path], tasks: dict[str, Task]) -> tuple[l
             raise ConvertError(f"{where}: task {name} is of the kind {config.kind}: {hint}")
         if of_task[0].task.config.canary_part == "scores" and len({row.answer for row in of_task}) < 2:
             raise ConvertError(f"{where}: task {name} should have at least two different answers")
-    notes = [f"{repeated} rows are repeats and are left out"] if repeated else []
+    if repeated:
+        notes.insert(0, f"{repeated} rows are repeats and are left out")
     timeless = sum(row.time is None for row in rows)
     if 0 < timeless < len(rows):
         notes.append(f"{timeless} of {len(rows)} rows have no time and count as the oldest")
     return in_order_of_time(rows), notes
 
 
-def read_labelled(paths: Sequence[Path], tasks: Mapping[str, Task]) -> tuple[list[Row], int]:
-    """The labelled rows of the files, and how many were left out as repeats. Raises ConvertError.
+def read_labelled(paths: Sequence[Path], tasks: Mapping[str, Task]) -> tuple[list[Row], int, list[str]]:
+    """The labelled rows of the files, how many were left out as repeats, and notes on others. Raises ConvertError.
 
-    A row counts once if it carries a time or two files have it, with the group that one of them may name. Without
-    times, a file may have equal readings.
+    Of the rows of a reading, which a time identifies, the last one counts, because people correct their answers. A row
+    without a time counts once if two files have it, because one file may have equal readings. What counts keeps the
+    group that an earlier row names.
     """
-    first_in, rows, repeated = dict[tuple[object, ...], tuple[Path, int]](), list[Row](), 0
+    first_in, rows, repeated, corrected = dict[tuple[object, ...], tuple[Path, int]](), list[Row](), 0, 0
     for path in paths:
         for row in read_rows(path, tasks, is_labelled=True):
-            group = row.group if row.time is None else None
-            first_path, place = first_in.setdefault(
-                (row.task.name, row.time, group, row.text, row.answer_text), (path, len(rows))
-            )
+            # --classify reads the rows of two tasks as those of one.
+            task = row.request.fields.get("task") or row.task.name
+            reading = (row.group, row.answer_text) if row.time is None else (row.time, row.machine)
+            first_path, place = first_in.setdefault((task, row.text, *reading), (path, len(rows)))
             if place == len(rows) or (row.time is None and first_path == path):
                 rows.append(row)
             else:
-                repeated += 1
-                if rows[place].group is None:
-                    rows[place] = row
-    return rows, repeated
+                repeated += row.answer_text == rows[place].answer_text
+                corrected += row.answer_text != rows[place].answer_text
+                rows[place] = replace(row, group=rows[place].group or row.group)
+    note = f"{corrected} rows are left out, because a later row of the same reading has another answer"
+    return rows, repeated, [note] if corrected else []
 
 
 def read_unlabelled(paths: Sequence[Path], tasks: dict[str, Task], labelled: Sequence[Row]) -> list[Row]:

@@ -43,7 +43,8 @@ def train_unusual(given: argparse.Namespace, tasks: Mapping[str, Task]) -> None:
     # Imports scipy, for which other commands should not wait.
     from .usual_training import UnusualJob, judge_unusual, write_unusual_bundle  # noqa: PLC0415
 
-    rows, notes = in_groups(_read(given, tasks))
+    rows, notes = _read(given, tasks)
+    rows, group_notes = in_groups(rows)
     sign = signer(given.sign)
     job = UnusualJob(
         rows=rows,
@@ -54,7 +55,7 @@ def train_unusual(given: argparse.Namespace, tasks: Mapping[str, Task]) -> None:
         licence=given.licence,
         sign=sign,
     )
-    for note in notes:
+    for note in (*notes, *group_notes):
         complain(f"warning: {note}")
     if given.check:
         training, _ = judge_unusual(job)
@@ -73,7 +74,7 @@ def train_unusual(given: argparse.Namespace, tasks: Mapping[str, Task]) -> None:
 
 def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tuple[list[Row], list[str]]:
     """The rows of a task of the kind `unusual` as those of a `classify` task; and warnings. Raises ConvertError."""
-    rows = _read(given, tasks)
+    rows, notes = _read(given, tasks)
     # Of a reading that people named for both tasks, the row of this one counts.
     own = {row.text for row in rows if _is_of_task(given.classify, row)}
     rows = [row for row in rows if _is_of_task(given.classify, row) or row.text not in own]
@@ -102,7 +103,8 @@ def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tup
     rule = (
         f"the model never gives these answers, because each has fewer than {ENOUGH_ROWS} rows, which it does not learn"
     )
-    notes = [f"{rule}: {', '.join(few)}"] if few else []
+    if few:
+        notes.append(f"{rule}: {', '.join(few)}")
     if USUAL not in labels:
         notes.append(f"no label is {USUAL}, so each ordinary reading gets another one; add usual rows by --unlabelled")
     return classified, notes
@@ -124,8 +126,8 @@ def _unusual(tasks: Mapping[str, Task]) -> dict[str, Task]:
     return {name: task for name, task in tasks.items() if isinstance(task.config, UnusualTask)}
 
 
-def _read(given: argparse.Namespace, tasks: Mapping[str, Task]) -> list[Row]:
-    """Rows of tasks of the kind `unusual`: those without an answer are usual. Raises ConvertError."""
+def _read(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tuple[list[Row], list[str]]:
+    """Rows of tasks of the kind `unusual`: those without an answer are usual; and notes. Raises ConvertError."""
     if not (unusual := _unusual(tasks)):
         rule = "--unlabelled without --teacher, and --classify, are for tasks of the kind unusual"
         raise ConvertError(f"{escaped(str(given.tasks))}: has no such task; {rule}")
@@ -141,7 +143,7 @@ def _read(given: argparse.Namespace, tasks: Mapping[str, Task]) -> list[Row]:
         raise ConvertError(f"{error}\n{rule}: keep the rows of {rows} in another file") from None
 
 
-def _read_of(unusual: dict[str, Task], given: argparse.Namespace) -> list[Row]:
+def _read_of(unusual: dict[str, Task], given: argparse.Namespace) -> tuple[list[Row], list[str]]:
     unlabelled = [
         replace(row, request=replace(row.request, fields=row.request.fields | {"answer": USUAL}))
         for path in given.unlabelled or ()
@@ -150,10 +152,10 @@ def _read_of(unusual: dict[str, Task], given: argparse.Namespace) -> list[Row]:
     if given.classify is not None and len(unusual) == 1:
         # A board that runs an earlier model of the new task has rows of it, too.
         unusual = unusual | {given.classify: next(iter(unusual.values()))}
-    labelled, _ = read_labelled(given.labelled or (), unusual)
+    labelled, _, notes = read_labelled(given.labelled or (), unusual)
     # A row with a time that somebody has named is the same reading, and no usual one.
     named = {row.text for row in labelled if row.time is not None}
-    return in_order_of_time([row for row in unlabelled if row.text not in named] + labelled)
+    return in_order_of_time([row for row in unlabelled if row.text not in named] + labelled), notes
 
 
 def _print_choices(task: UnusualQuality) -> None:

@@ -305,6 +305,30 @@ def test_a_row_that_two_files_have_counts_once_with_the_group_that_one_of_them_n
         assert [row.group for row in read_twice] == [row["group"] for row in grouped]
 
 
+def test_of_different_answers_to_a_reading_with_a_time_the_last_one_counts(tmp_path: Path) -> None:
+    def answered(at: int, answer: str, **more: Any) -> dict[str, Any]:
+        return {"ts": at, "machine": "P1", "input": {"rms": 1}, "answer": answer, **more}
+
+    old = [answered(at, "calm", group="May") for at in range(60)]
+    new = [*(answered(at, "loud") for at in range(12)), *old[12:], answered(59, "loud")]
+    new.append(answered(0, "loud", machine="P2"))
+    timeless = [{"input": {"rms": 1}, "answer": answer} for answer in LABELS]
+    for name, lines in (("old", old), ("new", new), ("a", timeless[:1]), ("b", timeless[1:])):
+        (tmp_path / f"{name}.jsonl").write_text(as_text(lines), "utf-8")
+    (tmp_path / "config.toml").write_text(TASKS, "utf-8")
+    paths = [tmp_path / f"{name}.jsonl" for name in ("old", "new", "a", "b")]
+    rows, notes = read_training_rows(paths, read_tasks(tmp_path / "config.toml"))
+    assert notes[:2] == [
+        "48 rows are repeats and are left out",
+        "13 rows are left out, because a later row of the same reading has another answer",
+    ]
+    assert {(row.time, row.machine): (row.answer, row.group) for row in rows if row.machine is not None} == {
+        **{(at, "P1"): ("loud" if at in (*range(12), 59) else "calm", "May") for at in range(60)},
+        (0, "P2"): ("loud", None),
+    }
+    assert [row.answer for row in rows if row.machine is None] == [*LABELS]
+
+
 def test_what_rows_are_read_as_and_their_doubts_come_without_pytorch(
     tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

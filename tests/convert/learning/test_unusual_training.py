@@ -356,6 +356,19 @@ def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
     assert 'task pump-state: "usual" has 1,240 rows, and all other labels together have 58' in done.stderr
     assert 'keep about 170 rows of "usual", drawn from all of them' in done.stderr
     assert 'task: should be one of pump (got "pump-state")' in cli(*both).stderr
+    # Also if both answers have the same time. Of one task, the last answer counts.
+    named = [
+        lines(pump(3, 9), ts=1, task=task, answer=answer)
+        for task, answer in (("pump", "belt"), ("pump-state", "cooler"), ("pump", "usual"))
+    ]
+    (tmp_path / "state.jsonl").write_text("".join(named))
+    done = cli(*both, "--classify", "pump-state")
+    assert ": cooler 33, usual 40" in done.stdout
+    assert "3 rows are left out, because a later row of the same reading has another answer" in done.stderr
+    (tmp_path / "state.jsonl").write_text(named[0] + named[2])
+    done = cli(*both, "--unlabelled", folder / "week.jsonl")
+    assert "pump: learnt from 443 usual rows" in done.stdout
+    assert "warning: 3 rows are left out, because a later row" in done.stderr
     (tmp_path / "found.jsonl").write_text("".join(lines(pump(20), answer=f"fault {at}") for at in range(201)))
     refused = cli(*rows, "--classify", "pump-state")
     assert (refused.returncode, "at most 200 labels (got 201" in refused.stderr) == (1, True)
