@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from edge_agent.learning.maths.assessment import answers_needed
-from edge_agent.learning.maths.shares import CONFIDENCE, missing_audits
+from edge_agent.learning.maths.shares import CONFIDENCE, missing_audits, upper_bound
 from edge_agent.tools.watch.site import Document, number_at
 
 # For tasks without `min_accuracy`.
@@ -37,7 +37,8 @@ def promises(task: Document, accuracy: Document) -> list[Document]:
 
 
 def _promise(known: Document, target: float, task: Document, accuracy: Document) -> Document:
-    answered, right, more, is_enough = known["answered"], known["right"], None, False
+    answered, right, more = known["answered"], known["right"], None
+    is_enough = is_refuted = False
     # Those that were asked after the last answered one do not count yet. Older boards do not tell them apart.
     missed = _count(accuracy, "missed")
     missed = known["asked"] - answered if missed is None else missed
@@ -54,6 +55,7 @@ def _promise(known: Document, target: float, task: Document, accuracy: Document)
         confidence = _share(task, "confidence") or CONFIDENCE
         by_bound = _missing_audits(right + right_rows, answered + held_out, target, confidence)
         more = max(by_bound, by_share)
+        is_refuted = upper_bound(right, answered, confidence) < target
         # A promise that the board does not make yet needs at least one.
         is_enough = more == 0 and known["min_accuracy"] is not None
         more += is_enough
@@ -63,6 +65,9 @@ def _promise(known: Document, target: float, task: Document, accuracy: Document)
         words_key = "not_asked"
     elif is_enough:
         words_key = "enough"
+    elif is_refuted:
+        # A number of right answers would be in the hundreds, and nobody would begin.
+        words_key, more = "refuted", None
     else:
         words_key = "too_few_answered" if by_share > 0 else "audits"
     return {**known, "wrong": wrong, "newer": newer, "target": target, "more": more, "words_key": words_key}

@@ -64,6 +64,10 @@ def test_nine_of_ten_must_be_answered_and_an_open_one_counts_wherever_it_is_answ
     assert (needed["more"], needed["words_key"]) == (12, "too_few_answered")
 
 
+def test_where_too_many_answers_are_wrong_no_number_of_right_ones_is_asked_for() -> None:
+    assert [promises(TASK, accuracy(100, 100, right))[0]["words_key"] for right in (92, 88)] == ["audits", "refuted"]
+
+
 def test_audits_after_the_last_answered_one_do_not_count_yet() -> None:
     (counted,) = promises(TASK, accuracy(59, 59, 59))
     (waiting,) = promises(TASK, accuracy(79, 59, 59, missed=0))

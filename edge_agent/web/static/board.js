@@ -171,6 +171,7 @@ export function promiseWords(promise, { differed = true } = {}) {
   if (promise.words_key === "too_few_answered" && promise.more != null)
     return t("promise.too_few_answered", { n: promise.more, target });
   if (promise.words_key === "enough") return t("promise.enough", { target });
+  if (promise.words_key === "refuted") return t("promise.refuted", { target });
   const why = promise.words_key === "not_asked" ? ` ${t("promise.not_asked")}` : "";
   // Each right answer lowers the number, and one unlike the board's raises it.
   const wrong = differed && promise.wrong ? ` ${t("promise.wrong", { n: promise.wrong })}` : "";
