@@ -266,6 +266,9 @@ def _accuracy(options: argparse.Namespace) -> int:
         option("--faults FILE", "the same, with answers from this CSV file: machine,from,to,answer", Path),
     ),
     option("--else LABEL", "the answer for readings outside the intervals of --faults (default: they are left out)"),
+    option(
+        "--until TIME", "only answers up to this date, time or both: audits after it can judge the model", parse_time
+    ),
     option("--out FILE", "the file of JSON lines to write (default: %(default)s)", Path, default=Path("rows.jsonl")),
     FORCE,
     JSON,
@@ -285,6 +288,8 @@ def _rows(options: argparse.Namespace) -> int:
         rule = "should end in .jsonl: it holds JSON lines, which `edge-convert train` would read as CSV"
         raise OptionError(f"--out: {rule} (got {shown(str(options.out))})")
     if options.recorded or options.faults:
+        if options.until is not None:
+            raise OptionError("--until: not with --recorded or --faults")
         from edge_agent.signals import rows as recorded
 
         return recorded.rows(
@@ -293,7 +298,9 @@ def _rows(options: argparse.Namespace) -> int:
         )  # fmt: skip
     from edge_agent.learning.commands.rows import rows
 
-    return rows(options.config, options.task, options.out, force=options.force, as_json=options.json)
+    return rows(
+        options.config, options.task, options.out, until=options.until, force=options.force, as_json=options.json
+    )
 
 
 @_cli_command(option("task TASK", "a task whose answers get feedback"), CONFIG, JSON)

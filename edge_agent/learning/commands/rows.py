@@ -30,6 +30,7 @@ _ATTEMPTS = 5
 _WAL_HEADER_BYTES = 32
 # Why an answer makes no row, by its name in --json.
 _REASONS = {
+    "later": "given after --until",
     "no_feedback": "no feedback",
     "no_label": "marked wrong, without the right label",
     "other_label": "the right label is no longer one of the task's",
@@ -72,15 +73,17 @@ def open_kept(config: Config, task: str) -> Iterator[tuple[TaskBase, Select]]:
         raise NotReadError(f"{path}: cannot be read: {error}") from error
 
 
-def rows(config_path: Path, task: str, out: Path, *, force: bool, as_json: bool) -> int:
-    """Writes the rows, and prints how many; returns the exit code. Raises ConfigError."""
+def rows(config_path: Path, task: str, out: Path, *, until: float | None, force: bool, as_json: bool) -> int:
+    """Writes the rows, and prints how many; returns the exit code. until: in seconds since 1970. Raises ConfigError."""
     config = load_config(config_path)
     try:
         with open_kept(config, task) as (table, select):
             answers = read_answers(select, task)
     except NotReadError as error:
         return fail(str(error))
-    kept, left_out = rows_of(task, answers, table)
+    earlier = [answer for answer in answers if until is None or answer.wall_s <= until]
+    kept, left_out = rows_of(task, earlier, table)
+    left_out["later"] = len(answers) - len(earlier)
     for reason, words in _REASONS.items():
         if count := left_out[reason]:
             print(f"left out {count}: {words}", file=sys.stderr)

@@ -121,11 +121,24 @@ def test_what_makes_no_row_is_counted(store: Store, run: EdgeAgent) -> None:
         "rows": 1,
         "labels": {"normal": 0, "worn": 1},
         "left_out": {
-            "no_feedback": 1, "no_label": 1, "other_label": 1, "no_input": 2, "repeated": 1, "contradicted": 1
+            "later": 0, "no_feedback": 1, "no_label": 1, "other_label": 1, "no_input": 2, "repeated": 1,
+            "contradicted": 1,
         },
     }  # fmt: skip
     assert {"left out 1: no feedback", "left out 2: no input kept"} < {*done.stderr.splitlines()}
     assert len(done.stderr.splitlines()) == 6
+
+
+def test_the_newest_answers_can_be_left_for_the_next_model_to_be_judged_by(
+    folder: Path, store: Store, run: EdgeAgent
+) -> None:
+    keep(store, answer(1), answer(2), answer(3, "normal", input=b'{"hz":1}'))
+    done = run("--until", "2027-01-15T08:00:02Z", "--json")
+    assert (done.document["rows"], done.document["left_out"]["later"]) == (2, 1)
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text("utf-8").splitlines()]
+    # A later answer to an input of an earlier one does not count either.
+    assert [(row["input"]["hz"], row["answer"]) for row in rows] == [(1, "worn"), (2, "worn")]
+    assert run("--recorded", "--until", "2027-01-15").returncode == 64
 
 
 def test_the_newest_answer_to_an_input_counts() -> None:
