@@ -229,6 +229,7 @@ max_reasoning_tokens = 128
 [feedback]
 enabled = true
 keep = 1000
+drift_answers = 200
 days = 90
 unanswered_days = 7
 keep_inputs = false

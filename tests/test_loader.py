@@ -259,6 +259,10 @@ FAULTS = [
     ('[mqtt]\nroot = "a/+"', 'mqtt.root: a topic must not contain wildcards (got "a/+")'),
     ('[mqtt]\nreply_topics = "x"', 'mqtt.reply_topics: should be a list (got "x")'),
     ('[mqtt]\nreply_topics = ["a#"]', "mqtt.reply_topics[0]: '#' must be a whole level"),
+    (
+        "[feedback]\ndrift_answers = 334",
+        "feedback.drift_answers: requires `keep` to be at least 1002, three times as many; it is 1000 (got 334)",
+    ),
     ('[mqtt.tls]\nkey_file = "k"', "mqtt.tls.key_file: requires `cert_file`"),
     ("[queue]\ndedup_window_s = nan", "queue.dedup_window_s: "),
     ('[commands]\nallow = ["ping", "reboot"]', "commands.allow[1]: should be 'ping', 'health', 'drain', "),

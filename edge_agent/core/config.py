@@ -273,9 +273,12 @@ class FeedbackConfig(Table):
     enabled: bool = False
     """`true`: answers are kept in `state_dir`, and feedback is taken on `<base>/infer/<task>/feedback`. `false`:
     whatever was kept is deleted at the next start or reload."""
-    keep: Annotated[int, Field(ge=100, le=2000)] = 1000
+    keep: Annotated[int, Field(ge=100, le=10_000)] = 1000
     """How many of each task's answers without feedback are kept, as many with it, and as many open audits. The oldest
     go first."""
+    drift_answers: Annotated[int, Field(ge=200, le=3333)] = 200
+    """How many of a task's newest answers the alarm `input-drift` compares with as many older ones: as many as come in
+    the plant's longest cycle, such as a day, or more. `keep` must be at least three times as many."""
     days: Annotated[float, Field(gt=0, le=3650)] = 90.0
     """The longest time for which an answer is kept, in days."""
     unanswered_days: Annotated[float, Field(gt=0, le=3650)] = 7.0
@@ -283,6 +286,15 @@ class FeedbackConfig(Table):
     been open for longer, they count as not answered."""
     keep_inputs: bool = False
     """`true`: the inputs are also kept. They may be private."""
+
+    @field_validator("drift_answers")
+    @classmethod
+    def _check_drift_answers(cls, count: int, info: ValidationInfo) -> int:
+        if (keep := info.data.get("keep")) is not None and 3 * count > keep:
+            raise ValueError(
+                f"requires `keep` to be at least {3 * count}, three times as many; it is {keep} (got {count})"
+            )
+        return count
 
 
 class CommandsConfig(Table):

@@ -298,6 +298,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
             is_overdue=tracked.is_overdue,
             min_score=config.min_score,
             tested=tracked.tested,
+            drift_answers=self._config.drift_answers,
         )
         return kept, work
 

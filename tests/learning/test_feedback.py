@@ -258,6 +258,22 @@ def test_a_reload_keeps_what_is_proven() -> None:
     assert bench.feedback.facts()["t"].audits == 80
 
 
+def test_days_and_nights_are_no_shift_once_a_reload_has_the_answers_of_whole_days_compared() -> None:
+    def settings(drift_answers: int) -> str:
+        return f"{ON}keep = 3000\ndrift_answers = {drift_answers}\n{TASK}"
+
+    bench = Bench(text=settings(200))
+    for number in range(2400):
+        is_day = number % 800 < 400
+        bench.answer(number, {"a": 0.9 if is_day else 0.05, "b": 0.05 if is_day else 0.9, "c": 0.05})
+    shifts = []
+    for drift_answers in (200, 800, 200):
+        bench.learning.reconfigure(config(settings(drift_answers)), bench.tasks)
+        bench.settle()
+        shifts.append(bench.feedback.facts()["t"].shift)
+    assert [shift is not None for shift in shifts] == [True, False, True]
+
+
 def test_only_so_many_answers_are_kept_with_and_without_feedback() -> None:
     bench = Bench(text="[feedback]\nenabled = true\nkeep = 100\n" + TASK)
     for number in range(500):

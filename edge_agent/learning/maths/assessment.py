@@ -23,9 +23,6 @@ LabelledScores = tuple[Mapping[str, float], str]
 _MORE, _MIN_MORE = 1.1, 5
 # A promise needs this share of the audits answered: those that callers choose to answer are no random sample.
 MIN_ANSWERED = 0.9
-# How many of the oldest answers are compared with as many of the newest, and with as many before those: a machine that
-# runs in another regime for some hours is no shift.
-SHIFT_ANSWERS = 200
 # Where the accuracy fell and came back, older audits are of the time between.
 NEWEST_AUDITS = 100
 _CONFIDENCE_BINS = 5
@@ -100,6 +97,7 @@ def assess(
     is_overdue: bool = False,
     min_score: float = 0.0,
     tested: Tested | None = None,
+    drift_answers: int = 200,
 ) -> Assessment:
     """answers: in the order of time; `is_audit` is true only for audits since the last drop in accuracy.
 
@@ -108,6 +106,7 @@ def assess(
     min_score: below this score, an answer is not given without a promise either.
     is_overdue: whether the audits after the last answered one count as not answered. Otherwise they do not count yet.
     tested: that of the assessment before, which stands while the evidence is the same.
+    drift_answers: how many of the oldest answers are compared with as many of the newest, to find a shift.
     """
     rows = [(answer.scores, answer.label) for answer in answers if answer.label is not None and not answer.is_audit]
     new_map = None
@@ -162,7 +161,7 @@ def assess(
         promise=promised,
         tested=tested,
         drop=drift.find_drop(outcomes),
-        shift=_shift(recent, score_map),
+        shift=_shift(recent, score_map, drift_answers),
     )
 
 
@@ -182,12 +181,16 @@ def _has_confirmed(answers: Sequence[Answer]) -> bool:
     return any(answer.label is not None and answer.label == answer.output and not answer.is_audit for answer in answers)
 
 
-def _shift(answers: Sequence[Answer], score_map: ScoreMap) -> Shift | None:
-    """How far the newest answers are from the oldest, by label, score, length of the prompt, and by each field."""
-    if len(answers) < 3 * SHIFT_ANSWERS:
+def _shift(answers: Sequence[Answer], score_map: ScoreMap, count: int) -> Shift | None:
+    """How far the newest answers are from the oldest, by label, score, length of the prompt, and by each field.
+
+    count: how many are compared with as many. The ones before the newest must differ as well: a machine that runs in
+    another regime for some hours is no shift.
+    """
+    if len(answers) < 3 * count:
         return None
-    oldest, newest = answers[:SHIFT_ANSWERS], answers[-SHIFT_ANSWERS:]
-    earlier = _shifts(oldest, answers[-2 * SHIFT_ANSWERS : -SHIFT_ANSWERS], score_map)
+    oldest, newest = answers[:count], answers[-count:]
+    earlier = _shifts(oldest, answers[-2 * count : -count], score_map)
     current = _shifts(oldest, newest, score_map)
     lasting = {what: min(index, current[what]) for what, index in earlier.items() if what in current}
     if not lasting:
@@ -213,7 +216,7 @@ def _shifts(before: Sequence[Answer], after: Sequence[Answer], score_map: ScoreM
     shifts = {what: drift.distribution_shift(*pair) for what, pair in sides.items()}
     rare = [[answer.rare_fields for answer in part if answer.rare_fields is not None] for part in parts]
     # Answers of earlier versions were kept without.
-    if all(len(of_part) == SHIFT_ANSWERS for of_part in rare):
+    if all(len(of_part) == len(part) for of_part, part in zip(rare, parts, strict=True)):
         names = {name for of_part in rare for fields in of_part for name in fields}
         for name in sorted(names):
             states = [Counter(fields.get(name, "usual") for fields in of_part) for of_part in rare]

@@ -73,7 +73,9 @@ def test_what_chance_explains_is_no_shift(reference: dict[str, int], recent: dic
 
 
 def test_fields_that_leave_their_usual_values_are_a_shift() -> None:
-    def shift(*sides: list[dict[str, str] | None], scores: tuple[float, float] = (0.99, 0.01)) -> Shift | None:
+    def shift(
+        *sides: list[dict[str, str] | None], scores: tuple[float, float] = (0.99, 0.01), drift_answers: int = 200
+    ) -> Shift | None:
         kept = [
             Answer(
                 scores=dict(zip(("ok", "hot"), scores if at else (0.99, 0.01), strict=True)),
@@ -83,7 +85,8 @@ def test_fields_that_leave_their_usual_values_are_a_shift() -> None:
             for at, side in enumerate(sides)
             for fields in side
         ]
-        return assess(kept, current=ScoreMap.identity(("ok", "hot")), min_accuracy=None, confidence=0.95).shift
+        same = ScoreMap.identity(("ok", "hot"))
+        return assess(kept, current=same, min_accuracy=None, confidence=0.95, drift_answers=drift_answers).shift
 
     usual: list[dict[str, str] | None] = [{"amps": "low"} if at % 50 == 0 else {} for at in range(200)]
     psi: list[dict[str, str] | None] = [{"outlet_bar": "odd"} if at % 3 else {} for at in range(200)]
@@ -94,6 +97,12 @@ def test_fields_that_leave_their_usual_values_are_a_shift() -> None:
     # A regime that does not last.
     assert shift(usual, psi, usual) is None
     assert shift(usual, usual, psi) is None
+    # Whether it lasts depends on how many answers are compared.
+    assert shift(usual, usual, usual, usual, psi, psi) is not None
+    assert shift(usual, usual, usual, usual, psi, psi, drift_answers=400) is None
+    found = shift(usual, usual, psi, psi, psi, psi, drift_answers=400)
+    assert found is not None
+    assert found.what == "the field outlet_bar"
     found = shift(usual, usual, usual, scores=(0.2, 0.8))
     assert found is not None
     assert found.what.startswith("the label ")
