@@ -209,10 +209,10 @@ def text_doubts(name: str, values: Sequence[Any]) -> Iterator[str]:
 
 def _contradictions(rows: Sequence[Row], *, has_labels: bool) -> Iterator[str]:
     """Rows with the same input and different labels."""
-    by_text = defaultdict[str, list[Row]](list)
+    by_input = defaultdict[str, list[Row]](list)
     for row in rows:
-        by_text[row.text].append(row)
-    conflicts = [same for same in by_text.values() if has_labels and len({row.answer_text for row in same}) > 1]
+        by_input[row.identity].append(row)
+    conflicts = [same for same in by_input.values() if has_labels and len({row.answer_text for row in same}) > 1]
     if conflicts:
         first, *others = conflicts[0]
         other = next(row for row in others if row.answer_text != first.answer_text)

@@ -188,7 +188,7 @@ def _parts_by_answer(rows: Sequence[Row], seed: int) -> list[list[Row]]:
 def _input(row: Row) -> tuple[str, ...]:
     """The same for rows that give one another's answer away. That a reading comes again is what makes it usual."""
     name = row.task.name
-    return (name, row.request.where) if row.task.config.has_own_model else (name, row.text)
+    return (name, row.request.where) if row.task.config.has_own_model else (name, row.identity)
 
 
 def _by_answer(rows: Sequence[Row], seed: int) -> list[Row]:

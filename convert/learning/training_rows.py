@@ -20,6 +20,7 @@ from ..agent import (
     judged_fault,
     number_of,
     shown,
+    value_text,
     values_of,
 )
 from ..errors import ConvertError, escaped
@@ -56,6 +57,11 @@ class Row:
     def values(self) -> dict[str, Any]:
         """The fields of the input that a model may read."""
         return {name: value for name, value in values_of(self.text).items() if name not in ROW_KEYS}
+
+    @cached_property
+    def identity(self) -> str:
+        """The same for inputs that a model reads alike, whatever the order of keys and the spelling of numbers."""
+        return compact_json(sorted((name, value_text(value)) for name, value in self.values.items()))
 
     @property
     def file(self) -> str:
@@ -109,7 +115,7 @@ def read_labelled(paths: Sequence[Path], tasks: Mapping[str, Task]) -> tuple[lis
             # --classify reads the rows of two tasks as those of one.
             task = row.request.fields.get("task") or row.task.name
             reading = (row.group, row.answer_text) if row.time is None else (row.time, row.machine)
-            first_path, place = first_in.setdefault((task, row.text, *reading), (path, len(rows)))
+            first_path, place = first_in.setdefault((task, row.identity, *reading), (path, len(rows)))
             if place == len(rows) or (row.time is None and first_path == path):
                 rows.append(row)
             else:
@@ -122,9 +128,9 @@ def read_labelled(paths: Sequence[Path], tasks: Mapping[str, Task]) -> tuple[lis
 
 def read_unlabelled(paths: Sequence[Path], tasks: dict[str, Task], labelled: Sequence[Row]) -> list[Row]:
     """The rows of files without answers: each input once, and none that a labelled row has. Raises ConvertError."""
-    known = {(row.task.name, row.text) for row in labelled}
+    known = {(row.task.name, row.identity) for row in labelled}
     read = [row for path in paths for row in read_rows(path, tasks, is_labelled=False)]
-    rows = {(row.task.name, row.text): row for row in in_order_of_time(read)}
+    rows = {(row.task.name, row.identity): row for row in in_order_of_time(read)}
     unlabelled = [row for key, row in rows.items() if key not in known]
     if len(unlabelled) < MIN_ROWS:
         rule = f"should have at least {MIN_ROWS} different inputs that no labelled row has"

@@ -43,7 +43,7 @@ def train_unusual(given: argparse.Namespace, tasks: Mapping[str, Task]) -> None:
     # Imports scipy, for which other commands should not wait.
     from .usual_training import UnusualJob, judge_unusual, write_unusual_bundle  # noqa: PLC0415
 
-    rows, notes = _read(given, tasks)
+    rows, notes, in_both = _read(given, tasks)
     rows, group_notes = in_groups(rows)
     sign = signer(given.sign)
     job = UnusualJob(
@@ -67,17 +67,18 @@ def train_unusual(given: argparse.Namespace, tasks: Mapping[str, Task]) -> None:
         for warning in task.warnings:
             complain(f"warning: task {task.name}: {warning}")
     if given.json:
-        print_json({"bundle": given.out and str(given.out), "signed": sign is not None} | training.as_json())
+        facts = {"bundle": given.out and str(given.out), "signed": sign is not None, "named_in_unlabelled": in_both}
+        print_json(facts | training.as_json())
     else:
         _print_unusual(training, None if given.check else given.out, is_signed=sign is not None)
 
 
 def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tuple[list[Row], list[str]]:
     """The rows of a task of the kind `unusual` as those of a `classify` task; and warnings. Raises ConvertError."""
-    rows, notes = _read(given, tasks)
+    rows, notes, _ = _read(given, tasks)
     # Of a reading that people named for both tasks, the row of this one counts.
-    own = {row.text for row in rows if _is_of_task(given.classify, row)}
-    rows = [row for row in rows if _is_of_task(given.classify, row) or row.text not in own]
+    own = {row.identity for row in rows if _is_of_task(given.classify, row)}
+    rows = [row for row in rows if _is_of_task(given.classify, row) or row.identity not in own]
     if len(of_task := by_task(rows)) > 1:
         raise ConvertError(f"--classify makes a task from the rows of one task (got {', '.join(of_task)})")
     config = rows[0].task.config
@@ -126,8 +127,11 @@ def _unusual(tasks: Mapping[str, Task]) -> dict[str, Task]:
     return {name: task for name, task in tasks.items() if isinstance(task.config, UnusualTask)}
 
 
-def _read(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tuple[list[Row], list[str]]:
-    """Rows of tasks of the kind `unusual`: those without an answer are usual; and notes. Raises ConvertError."""
+def _read(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tuple[list[Row], list[str], int]:
+    """Rows of tasks of the kind `unusual`: those without an answer are usual; notes; and how many were in both files.
+
+    Prints this number, too, unless it is for JSON. Raises ConvertError.
+    """
     if not (unusual := _unusual(tasks)):
         rule = "--unlabelled without --teacher, and --classify, are for tasks of the kind unusual"
         raise ConvertError(f"{escaped(str(given.tasks))}: has no such task; {rule}")
@@ -143,19 +147,23 @@ def _read(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tuple[list[Ro
         raise ConvertError(f"{error}\n{rule}: keep the rows of {rows} in another file") from None
 
 
-def _read_of(unusual: dict[str, Task], given: argparse.Namespace) -> tuple[list[Row], list[str]]:
-    unlabelled = [
-        replace(row, request=replace(row.request, fields=row.request.fields | {"answer": USUAL}))
-        for path in given.unlabelled or ()
-        for row in read_rows(path, unusual, is_labelled=False)
-    ]
+def _read_of(unusual: dict[str, Task], given: argparse.Namespace) -> tuple[list[Row], list[str], int]:
+    unlabelled = [row for path in given.unlabelled or () for row in read_rows(path, unusual, is_labelled=False)]
     if given.classify is not None and len(unusual) == 1:
         # A board that runs an earlier model of the new task has rows of it, too.
         unusual = unusual | {given.classify: next(iter(unusual.values()))}
     labelled, _, notes = read_labelled(given.labelled or (), unusual)
     # A row with a time that somebody has named is the same reading, and no usual one.
-    named = {row.text for row in labelled if row.time is not None}
-    return in_order_of_time([row for row in unlabelled if row.text not in named] + labelled), notes
+    named = Counter(row.identity for row in labelled if row.time is not None)
+    in_both = sum(named[identity] for identity in {row.identity for row in unlabelled})
+    if in_both and not given.json:
+        print(f"{in_both:,} of {len(labelled):,} named rows are also in --unlabelled, and are taken out there")
+    usual = [
+        replace(row, request=replace(row.request, fields=row.request.fields | {"answer": USUAL}))
+        for row in unlabelled
+        if row.identity not in named
+    ]
+    return in_order_of_time(usual + labelled), notes, in_both
 
 
 def _print_choices(task: UnusualQuality) -> None:

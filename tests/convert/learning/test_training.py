@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import random
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -112,9 +113,11 @@ def test_few_rows_are_each_held_out_once_with_all_answers_in_each_part(tmp_path:
 
 
 def test_rows_with_the_same_input_are_held_out_together(tmp_path: Path) -> None:
-    folds, _ = folds_of(read(tmp_path, lines(60) * 3), 0)
+    as_texts = re.sub(r'"rms": ([0-9.]+)', r'"note": null, "rms": "\1"', lines(60))
+    folds, _ = folds_of(read(tmp_path, lines(60) * 2 + as_texts), 0)
     for fold in folds:
-        assert not {row.text for row in fold.train} & {row.text for row in fold.held_out}
+        train, held_out = ({float(row.values["rms"]) for row in rows} for rows in (fold.train, fold.held_out))
+        assert not train & held_out
 
 
 def test_equal_times_are_none(tmp_path: Path) -> None:
@@ -307,9 +310,10 @@ def test_a_row_that_two_files_have_counts_once_with_the_group_that_one_of_them_n
 
 def test_of_different_answers_to_a_reading_with_a_time_the_last_one_counts(tmp_path: Path) -> None:
     def answered(at: int, answer: str, **more: Any) -> dict[str, Any]:
-        return {"ts": at, "machine": "P1", "input": {"rms": 1}, "answer": answer, **more}
+        return {"ts": at, "machine": "P1", "input": {"rms": 1, "x": True}, "answer": answer, **more}
 
-    old = [answered(at, "calm", group="May") for at in range(60)]
+    # However the input is written.
+    old = [answered(at, "calm", group="May", input={"note": " ", "x": True, "rms": "1.0"}) for at in range(60)]
     new = [*(answered(at, "loud") for at in range(12)), *old[12:], answered(59, "loud")]
     new.append(answered(0, "loud", machine="P2"))
     timeless = [{"input": {"rms": 1}, "answer": answer} for answer in LABELS]
@@ -358,6 +362,17 @@ def test_what_rows_are_read_as_and_their_doubts_come_without_pytorch(
     document = json.loads(cli("train", *files, "--check", "--json").stdout)
     assert document["tasks"][0]["labels"] == {"calm": 31, "loud": 31, "shrill": 0}
     assert len(document["doubts"]) == len(doubts)
+
+
+def test_rows_that_a_model_reads_alike_and_that_have_different_labels_are_a_doubt(tmp_path: Path) -> None:
+    same = [{"rms": 7, "x": {"y": "a"}}, {"x.y": "a", "rms": "7.0"}, {"note": None, "x": {"y": "a", "z": ""}, "rms": 7}]
+    others = [{"rms": at % 7, "x": {"y": "b"}} for at in range(60)]
+    answered = [{"input": value, "answer": "calm"} for value in others] + [
+        {"input": value, "answer": answer} for value, answer in zip(same, [*LABELS, "calm"], strict=True)
+    ]
+    [doubt] = [doubt for doubt in read_as(read(tmp_path, as_text(answered)))[1] if "same input" in doubt]
+    assert doubt.startswith("task sound: 3 rows have the same input as a row with another label, such as ")
+    assert doubt.endswith(f"rows.jsonl:61 and {tmp_path / 'rows.jsonl'}:62")
 
 
 def test_a_label_with_nearly_all_rows_is_a_doubt_that_says_how_many_to_keep() -> None:

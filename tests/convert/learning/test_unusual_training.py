@@ -233,11 +233,15 @@ def test_a_fault_that_nobody_noticed_is_shown_with_its_rows(folder: Path, tmp_pa
     first = done.stdout.partition("rarest rows")[2].splitlines()[1]
     assert int(first.partition("week.jsonl:")[2].partition(",")[0]) in range(201, 211), first
     assert re.search(r", p1, rarest of 1\d rows from 201 to 21\d: current", first), first
-    # Once they are named, they are not learnt as usual any more.
-    (tmp_path / "found.jsonl").write_text(lines(rows[200:210], answer="leak"), "utf-8")
-    named = cli(*train, "--labelled", tmp_path / "found.jsonl", "--check").stdout
+    # Once they are named, they are not learnt as usual any more, even if their keys and numbers are written otherwise.
+    leaks = [{**dict(reversed(row.items())), "current": str(row["current"]), "note": None} for row in rows[200:210]]
+    (tmp_path / "found.jsonl").write_text(lines([*leaks, pump(1, seed=9)[0]], answer="leak"), "utf-8")
+    train_named = (*train, "--labelled", tmp_path / "found.jsonl", "--check")
+    assert json.loads(cli(*train_named, "--json").stdout)["named_in_unlabelled"] == 10
+    named = cli(*train_named).stdout
+    assert named.startswith("10 of 11 named rows are also in --unlabelled, and are taken out there\n")
     assert "learnt from 390 usual rows" in named
-    assert "leak: 10 of 10 rows are taken for unusual" in named
+    assert "leak: 10 of 11 rows are taken for unusual" in named
     assert "simulated faults are taken for unusual: look at the rarest rows" in done.stderr
     assert "week.jsonl:20" in (tmp_path / "out" / "quality.html").read_text("utf-8")
     (tmp_path / "week.jsonl").write_text(lines(rows[:200] + rows[210:]), "utf-8")
