@@ -67,7 +67,7 @@ def train_unusual(given: argparse.Namespace, tasks: Mapping[str, Task]) -> None:
         for warning in task.warnings:
             complain(f"warning: task {task.name}: {warning}")
     if given.json:
-        facts = {"bundle": given.out and str(given.out), "signed": sign is not None, "named_in_unlabelled": in_both}
+        facts = {"bundle": given.out and str(given.out), "signed": sign is not None, "faults_in_unlabelled": in_both}
         print_json(facts | training.as_json())
     else:
         _print_unusual(training, None if given.check else given.out, is_signed=sign is not None)
@@ -109,6 +109,11 @@ def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tup
     if USUAL not in labels:
         notes.append(f"no label is {USUAL}, so each ordinary reading gets another one; add usual rows by --unlabelled")
     return classified, notes
+
+
+def _is_usual(row: Row) -> bool:
+    config = row.task.config
+    return isinstance(config, UnusualTask) and config.is_usual(row.answer_text)
 
 
 def _is_of_task(name: str, row: Row) -> bool:
@@ -153,11 +158,13 @@ def _read_of(unusual: dict[str, Task], given: argparse.Namespace) -> tuple[list[
         # A board that runs an earlier model of the new task has rows of it, too.
         unusual = unusual | {given.classify: next(iter(unusual.values()))}
     labelled, _, notes = read_labelled(given.labelled or (), unusual)
-    # A row with a time that somebody has named is the same reading, and no usual one.
-    named = Counter(row.identity for row in labelled if row.time is not None)
+    # A row with a time is the same reading. What people took for usual stays: each standstill may have the same values.
+    faults = [row for row in labelled if not _is_usual(row)]
+    named = Counter(row.identity for row in faults if row.time is not None)
     in_both = sum(named[identity] for identity in {row.identity for row in unlabelled})
     if in_both and not given.json:
-        print(f"{in_both:,} of {len(labelled):,} named rows are also in --unlabelled, and are taken out there")
+        rows = f"{in_both:,} of {len(faults):,} named rows of faults"
+        print(f"{rows} are also in --unlabelled, and are taken out there")
     usual = [
         replace(row, request=replace(row.request, fields=row.request.fields | {"answer": USUAL}))
         for row in unlabelled

@@ -237,9 +237,9 @@ def test_a_fault_that_nobody_noticed_is_shown_with_its_rows(folder: Path, tmp_pa
     leaks = [{**dict(reversed(row.items())), "current": str(row["current"]), "note": None} for row in rows[200:210]]
     (tmp_path / "found.jsonl").write_text(lines([*leaks, pump(1, seed=9)[0]], answer="leak"), "utf-8")
     train_named = (*train, "--labelled", tmp_path / "found.jsonl", "--check")
-    assert json.loads(cli(*train_named, "--json").stdout)["named_in_unlabelled"] == 10
+    assert json.loads(cli(*train_named, "--json").stdout)["faults_in_unlabelled"] == 10
     named = cli(*train_named).stdout
-    assert named.startswith("10 of 11 named rows are also in --unlabelled, and are taken out there\n")
+    assert named.startswith("10 of 11 named rows of faults are also in --unlabelled, and are taken out there\n")
     assert "learnt from 390 usual rows" in named
     assert "leak: 10 of 11 rows are taken for unusual" in named
     assert "simulated faults are taken for unusual: look at the rarest rows" in done.stderr
@@ -253,6 +253,15 @@ def test_a_fault_that_nobody_noticed_is_shown_with_its_rows(folder: Path, tmp_pa
     jumps = [float(line.replace("readings", "").split()[5]) for line in choices]
     assert sorted(jumps) == jumps
     assert jumps[-1] > 90
+
+
+def test_rows_like_one_that_people_took_for_usual_stay(folder: Path, tmp_path: Path, cli: Cli) -> None:
+    standstill = dict.fromkeys(pump(1)[0], 0)
+    rows = [{"ts": at, **row} for at, row in enumerate([*pump(380), *20 * [standstill]])]
+    (tmp_path / "week.jsonl").write_text(lines(rows), "utf-8")
+    (tmp_path / "found.jsonl").write_text(lines(rows[-1:], answer="usual"), "utf-8")
+    train = ("train", "--tasks", folder / "config.toml", "--unlabelled", tmp_path / "week.jsonl", "--check")
+    assert "learnt from 401 usual rows" in cli(*train, "--labelled", tmp_path / "found.jsonl").stdout
 
 
 def test_rows_too_few_for_the_accepted_false_alarms_are_named_as_the_cause(
