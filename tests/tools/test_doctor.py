@@ -404,13 +404,16 @@ def test_a_broker_that_dies_meanwhile_is_not_said_to_be_slow(tmp_path: Path) -> 
 @pytest.mark.usefixtures("require_mosquitto")
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_a_broker_that_holds_answers_back_is_found_with_the_remedy(tmp_path: Path, protocol: str) -> None:
-    found = [traffic(tmp_path, line, f'protocol = "{protocol}"') for line in ("", "set_tcp_nodelay true")]
-    held, quick = (checks["round trip"] for checks in found)
-    assert held.verdict is Verdict.WARNING
-    assert "Nagle" in held.found
-    assert "`set_tcp_nodelay true`" in (held.advice or "")
-    assert quick.verdict is Verdict.GOOD, quick
-    assert [checks["retained"].verdict for checks in found] == [Verdict.GOOD, Verdict.GOOD]
+    for line, verdict in (("", Verdict.WARNING), ("set_tcp_nodelay true", Verdict.GOOD)):
+        # On a busy machine, other delays may exceed the broker's, though hardly three times.
+        for _ in range(3):
+            checks = traffic(tmp_path, line, f'protocol = "{protocol}"')
+            if (found := checks["round trip"]).verdict is verdict:
+                break
+        assert found.verdict is verdict, found
+        is_held = verdict is Verdict.WARNING
+        assert ("Nagle" in found.found, "`set_tcp_nodelay true`" in (found.advice or "")) == (is_held, is_held)
+        assert checks["retained"].verdict is Verdict.GOOD
 
 
 def test_a_slow_or_uneven_network_alone_is_no_fault() -> None:
