@@ -26,7 +26,7 @@ from edge_agent.signals.proposal import (
 )
 from edge_agent.signals.source import NotTakenError
 from edge_agent.signals.sparkplug_discovery import of_sparkplug
-from edge_agent.signals.values import GOOD_QUALITY, REASONS, has_decimal_comma, parse
+from edge_agent.signals.values import GOOD_QUALITY, REASONS, has_decimal_comma, parse, shown_path
 
 _MAX_DEPTH = 6
 _TIME_KEYS = {"ts", "time", "timestamp", "t", "datetime", "date"}
@@ -143,7 +143,7 @@ def _pattern(topic: str, levels: Sequence[int]) -> str:
 
 
 def _where(topic: str, path: JsonPath) -> str:
-    steps = ".".join(step if isinstance(step, str) else shown(step) for step in path)
+    steps = shown_path(path)
     return f"{topic} at {steps}" if steps else topic
 
 

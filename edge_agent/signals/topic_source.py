@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from edge_agent.core.messages import Publication
-from edge_agent.core.signal_tables import JsonPath, SignalsTable
-from edge_agent.core.wording import shown
+from edge_agent.core.signal_tables import SignalsTable
 from edge_agent.signals import values
 from edge_agent.signals.source import MAX_TOPIC_CHARS, NotTakenError, Offenders, Update
 
@@ -60,7 +59,7 @@ class TopicSource:
                         taken[name], causes[name] = None, error.cause
                     continue
                 if isinstance(content, values.Absent):
-                    causes[name] = f"has nothing at `{_shown_path(value.path)}`"
+                    causes[name] = f"has nothing at `{values.shown_path(value.path)}`"
                 else:
                     taken[name], is_foreign, is_absent = content, False, False
             if taken or causes:
@@ -121,10 +120,6 @@ def _unreadable(payload: bytes, reason: str, machine: str, names: Sequence[str],
     cause = NotTakenError(reason, content=_text(payload)).cause
     causes = dict.fromkeys(names, values.REASONS[reason]) | dict.fromkeys(missing, cause)
     return Update(machine, dict.fromkeys(missing), causes=causes, is_foreign=True)
-
-
-def _shown_path(path: JsonPath) -> str:
-    return ".".join(step if isinstance(step, str) else shown(step) for step in path)
 
 
 def _text(payload: bytes) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from edge_agent.core.clock import parse_device_time
 from edge_agent.core.signal_tables import JsonPath, ValueTable
 from edge_agent.core.strict_json import MAX_NUMBER, NotJsonError, number_of, parse_json
+from edge_agent.core.wording import shown
 from edge_agent.signals.source import NotTakenError
 
 MAX_PAYLOAD_BYTES = 1_000_000
@@ -111,6 +112,11 @@ def _number(content: Any, value: ValueTable) -> float | None:
 
 def has_decimal_comma(content: Any) -> bool:
     return isinstance(content, str) and re.fullmatch(r"[-+]?\d+,\d+", content, re.ASCII) is not None
+
+
+def shown_path(path: JsonPath) -> str:
+    """A path for people: its steps, joined by dots."""
+    return ".".join(step if isinstance(step, str) else shown(step) for step in path)
 
 
 def _follow(path: JsonPath, document: Any) -> Any:
