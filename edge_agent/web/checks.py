@@ -159,10 +159,11 @@ class Checks:
 
     def _has_uncounted(self, device: str | None, task: str | None) -> bool:
         """Whether one of these tasks has checks that boards do not count: unusual readings."""
-        return any(
-            device in (None, each_device) and task in (None, each_task) and text_at(document, "kind") == "unusual"
-            for (each_device, each_task), document in self._tasks.by_name.items()
-        )
+        return any(text_at(self._tasks.by_name[each], "kind") == "unusual" for each in self._tasks_of(device, task))
+
+    def _tasks_of(self, device: str | None, task: str | None) -> Iterator[tuple[str, str]]:
+        """The known tasks of a board, of a name, or both; None stands for all."""
+        return (each for each in self._tasks.by_name if device in (None, each[0]) and task in (None, each[1]))
 
     def _count_left_out(self, waiting: Sequence[Answer], offered: Sequence[Answer]) -> int:
         """How many checks of the same promises the viewer has left out; to a board, passed over is not answered."""
@@ -182,8 +183,7 @@ class Checks:
         account may not read their `topic`.
         """
         came = {(answer.device, answer.task) for answer in self._kept.values()}
-        tasks = (each for each in self._tasks.by_name if device in (None, each[0]) and task in (None, each[1]))
-        found = (each for each in tasks if self._open_audits.lacking(*each))
+        found = (each for each in self._tasks_of(device, task) if self._open_audits.lacking(*each))
         return [
             {
                 "device": device,
@@ -211,8 +211,7 @@ class Checks:
         # Stops at what is shown: each takes a while, and a site may have thousands of tasks.
         needs = (
             {"device": each_device, "task": each_task, "open": self._open[each_device, each_task], **promise}
-            for each_device, each_task in self._tasks.by_name
-            if device in (None, each_device) and task in (None, each_task)
+            for each_device, each_task in self._tasks_of(device, task)
             for promise in self.promises(each_device, each_task)
             if promise["words_key"] != "not_asked" or promise["min_accuracy"] is not None
         )
