@@ -26,6 +26,7 @@ from ..write.manifest import PAGE_FILE, signer
 from .runs import in_groups
 from .training_rows import MIN_ROWS, Row, by_task, in_order_of_time, read_labelled, read_rows
 from .usual_report import UnusualQuality, UnusualTraining
+from .usual_training import UnusualJob, is_usual, judge_unusual, write_unusual_bundle
 
 # A task of the kind `classify` can be made where an answer has this many rows.
 ENOUGH_ROWS = 20
@@ -40,9 +41,6 @@ def is_unusual_training(given: argparse.Namespace, tasks: Mapping[str, Task]) ->
 
 def train_unusual(given: argparse.Namespace, tasks: Mapping[str, Task]) -> None:
     """Raises ConvertError."""
-    # Imports scipy, for which other commands should not wait.
-    from .usual_training import UnusualJob, judge_unusual, write_unusual_bundle  # noqa: PLC0415
-
     rows, notes, in_both = _read(given, tasks)
     rows, group_notes = in_groups(rows)
     sign = signer(given.sign)
@@ -111,11 +109,6 @@ def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tup
     return classified, notes
 
 
-def _is_usual(row: Row) -> bool:
-    config = row.task.config
-    return isinstance(config, UnusualTask) and config.is_usual(row.answer_text)
-
-
 def _is_of_task(name: str, row: Row) -> bool:
     return row.request.fields.get("task") == name
 
@@ -159,12 +152,12 @@ def _read_of(unusual: dict[str, Task], given: argparse.Namespace) -> tuple[list[
         unusual = unusual | {given.classify: next(iter(unusual.values()))}
     labelled, _, notes = read_labelled(given.labelled or (), unusual)
     # A row with a time is the same reading. What people took for usual stays: each standstill may have the same values.
-    faults = [row for row in labelled if not _is_usual(row)]
+    faults = [row for row in labelled if not is_usual(row)]
     named = Counter(row.identity for row in faults if row.time is not None)
     in_both = sum(named[identity] for identity in {row.identity for row in unlabelled})
     if in_both and not given.json:
-        rows = f"{in_both:,} of {len(faults):,} named rows of faults"
-        print(f"{rows} are also in --unlabelled, and are taken out there")
+        both = f"{in_both:,} of {len(faults):,} named rows of faults"
+        print(f"{both} are also in --unlabelled, and are taken out there")
     usual = [
         replace(row, request=replace(row.request, fields=row.request.fields | {"answer": USUAL}))
         for row in unlabelled

@@ -81,7 +81,7 @@ def judge_unusual(job: UnusualJob) -> tuple[UnusualTraining, dict[str, UsualRead
     for name, rows in by_task(job.rows).items():
         usual, others = list[Row](), list[Row]()
         for row in rows:
-            (usual if _config(row).is_usual(row.answer_text) else others).append(row)
+            (usual if is_usual(row) else others).append(row)
         if len(usual) < MIN_ROWS:
             raise ConvertError(f"task {name}: should have at least {MIN_ROWS} usual rows (got {len(usual)})")
         if (fields := len({field for row in usual for field in row.values})) > MAX_FIELDS:
@@ -128,6 +128,11 @@ def write_unusual_bundle(job: UnusualJob, folder: Path) -> UnusualTraining:
     if job.sign is not None:
         (folder / SIGNATURE_FILE).write_bytes(job.sign(manifest))
     return training
+
+
+def is_usual(row: Row) -> bool:
+    """Whether its answer means usual in its task, which is of the kind `unusual`."""
+    return _config(row).is_usual(row.answer_text)
 
 
 def _config(row: Row) -> UnusualTask:
