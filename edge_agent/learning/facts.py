@@ -109,6 +109,6 @@ def _input_drift(accuracy: Mapping[str, TaskAccuracy]) -> Finding | None:
         return None
     message = (
         f"the newest inputs or answers of task {task} differ from the oldest ones kept, most in {cut(shift.what)}: "
-        "look at what its sensors send, and audit some answers"
+        "look at what its sensors send, and answer its audits"
     )
     return Finding(Severity.WARNING, message, round(shift.index, 3))

@@ -50,7 +50,7 @@ ADVICE = {
     "model-expired": "switch to a newer bundle",
     "revocations": "copy the newest list, its signature and the keys to it, or switch to another bundle",
     "accuracy-low": "look at the inputs of the task, and answer its audits",
-    "input-drift": "look at the inputs of the task, and answer some audits",
+    "input-drift": "look at the inputs of the task, and answer its audits",
     "odd-inputs": "look at what the message names",
     "duplicate-client-id": "give each board its own `device.id`",
     "queue-overload": "send fewer requests, add a board, or set priorities",
