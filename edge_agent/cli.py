@@ -307,11 +307,11 @@ def _rows(options: argparse.Namespace) -> int:
 def _audits(options: argparse.Namespace) -> int:
     """Lists the open audits of a task: answers that this board asked to have checked, and that nobody has checked.
 
-    It reads what this board keeps, also while the agent runs; as root or as the service's account. It shows inputs only
-    with `feedback.keep_inputs`. The answers are not shown, because they would bias whoever checks them. Of audits
-    that no longer count, because they are of an earlier model or text or from before the accuracy fell, it only says
-    how many there are. For a task of the kind unusual, it also counts how many of the unusual readings people
-    confirmed.
+    It reads what this board keeps, also while the agent runs; as root or as the service's account. It shows inputs, and
+    unusual readings, only with `feedback.keep_inputs`. The answers are not shown, because they would bias whoever
+    checks them. Of audits that no longer count, because they are of an earlier model or text or from before the
+    accuracy fell, it only says how many there are. For a task of the kind unusual, it also counts how many of the
+    unusual readings people confirmed.
     Exit codes: 0 done, 1 failed, 64 usage, 78 bad configuration.
     """
     from edge_agent.learning.commands.audits import audits

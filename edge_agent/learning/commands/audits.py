@@ -41,18 +41,24 @@ def audits(config_path: Path, task: str, *, as_json: bool) -> int:
     print(printable(f"open audits of {task}: {len(found)}{left_out}"))
     if noticed is not None:
         told = f"{noticed['answered']} of them answered, {noticed['real']} of these really {table.notable}"
-        print(printable(f"{table.notable} readings kept: {noticed['kept']}, {told}"))
-    if not found:
-        return 0
+        print(printable(f"{table.notable} readings kept with their inputs: {noticed['kept']}, {told}"))
+    if found:
+        _print_open(task, found, table.choices)
+    if not config.feedback.keep_inputs and (found or noticed is not None):
+        missing = "" if noticed is None else f", so {table.notable} readings are missing here"
+        print(
+            f"feedback.keep_inputs is false: no inputs are kept{missing}; `echo_input` puts them into replies instead"
+        )
+    return 0
+
+
+def _print_open(task: str, found: Sequence[KeptAnswer], choices: Sequence[str]) -> None:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
     print("\n".join(_table(found, time.time(), width)))
     labels = ""
-    if table.choices:
-        labels = f", where ANSWER is one of: {', '.join(table.choices)}; or --wrong if none is right"
+    if choices:
+        labels = f", where ANSWER is one of: {', '.join(choices)}; or --wrong if none is right"
     print(printable(f"answer each with: edge-agent feedback {task} ID ANSWER --by NAME{labels}"))
-    if not config.feedback.keep_inputs:
-        print("feedback.keep_inputs is false: no inputs are kept; `echo_input` puts them into replies instead")
-    return 0
 
 
 def _noticed(answers: Sequence[KeptAnswer], task: TaskBase) -> dict[str, int]:

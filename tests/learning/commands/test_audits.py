@@ -73,10 +73,22 @@ def test_unusual_readings_are_counted_by_what_people_said(store: Store, edge_age
     table.keep("watch/usual", "b", replace(asked(9, "9"), output="usual", label="worn", is_marked=True, is_audit=False))
     store.commit()
     listed = edge_agent("audits", "watch", "--config", "config.toml").stdout.splitlines()
-    counts = "unusual readings kept: 6, 5 of them answered, 3 of these really unusual"
+    counts = "unusual readings kept with their inputs: 6, 5 of them answered, 3 of these really unusual"
     assert listed[:2] == ["open audits of watch: 1", counts]
     document = json.loads(edge_agent("audits", "watch", "--config", "config.toml", "--json").stdout)
     assert document["noticed"] == {"kept": 6, "answered": 5, "real": 3}
+
+
+def test_without_inputs_the_list_says_that_unusual_readings_are_missing(store: Store, edge_agent: EdgeAgent) -> None:
+    text = CONFIG.replace("keep_inputs = true", "keep_inputs = false") + '[tasks.watch]\nkind = "unusual"\n'
+    Path("config.toml").write_text(text, "utf-8")
+    AnswerTable(store).keep("watch/unusual", "b", replace(asked(1, "1"), output="unusual", input=None))
+    store.commit()
+    listed = edge_agent("audits", "watch", "--config", "config.toml").stdout.splitlines()
+    missing = "feedback.keep_inputs is false: no inputs are kept, so unusual readings are missing here; "
+    assert listed[0] == "open audits of watch: 0"
+    assert listed[-1].startswith(missing)
+    assert len(edge_agent("audits", "pump", "--config", "config.toml").stdout.splitlines()) == 1
 
 
 def test_the_time_of_an_answer_has_its_date_unless_that_is_today() -> None:
