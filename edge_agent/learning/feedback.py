@@ -216,10 +216,9 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         """Raises CommandError(unknown_task)."""
         task = self._tasks.get(name)
         if task is None or not isinstance(task.config, ClassifyTask):
-            allowed = [name for name, task in self._tasks.items() if isinstance(task.config, ClassifyTask)]
-            words = ", ".join(allowed) or "none"
+            words = ", ".join(name for name, task in self._tasks.items() if task.config.takes_feedback) or "none"
             raise CommandError(
-                CommandCode.UNKNOWN_TASK, f"task: should be one of kind classify: {words} (got {shown(name)})"
+                CommandCode.UNKNOWN_TASK, f"task: should be one that takes feedback: {words} (got {shown(name)})"
             )
         return task
 

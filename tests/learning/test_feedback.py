@@ -155,7 +155,7 @@ def test_feedback_that_cannot_be_joined_is_refused_with_words() -> None:
     assert code == "not_found"
     assert "only the newest 1000 of each task are, for 90 days (got 3)" in message
     code, message = refusal(lambda: bench.mark(2, "a", task="generate"))
-    assert (code, message) == ("unknown_task", 'task: should be one of kind classify: t (got "generate")')
+    assert (code, message) == ("unknown_task", 'task: should be one that takes feedback: t (got "generate")')
 
 
 def test_an_answer_that_was_not_given_needs_the_right_label() -> None:

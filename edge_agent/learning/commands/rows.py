@@ -23,7 +23,7 @@ from edge_agent.core.wording import printable, printable_json
 from edge_agent.learning.answers import KeptAnswer, Select, read_answers
 from edge_agent.loader import load_config
 from edge_agent.store.database import FILE, STORE_ERRORS, WAL_SUFFIX, connect
-from edge_agent.tools.tasks import TaskError, classify_task
+from edge_agent.tools.tasks import TaskError, task_with_feedback
 
 _ATTEMPTS = 5
 # The WAL's header, which changes when the WAL is begun anew.
@@ -50,10 +50,8 @@ def open_kept(config: Config, task: str) -> Iterator[tuple[TaskBase, Select]]:
 
     Raises NotReadError, also instead of the body's STORE_ERRORS.
     """
-    table: TaskBase | None = config.tasks.get(task)
     try:
-        if table is None or not table.takes_feedback:
-            table = classify_task(config, task)
+        table = task_with_feedback(config, task)
     except TaskError as error:
         raise NotReadError(str(error)) from error
     if not config.feedback.enabled:

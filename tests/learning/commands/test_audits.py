@@ -112,4 +112,7 @@ def test_a_long_input_is_shown_whole_and_wrapped_on_a_terminal() -> None:
 def test_a_task_without_feedback_has_no_audits(edge_agent: EdgeAgent) -> None:
     done = edge_agent("audits", "note", "--config", "config.toml")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "should be a task of the kind classify" in done.stderr
+    assert 'should be a task that takes feedback: pump (got "note", of the kind extract)' in done.stderr
+    Path("config.toml").write_text(CONFIG + '[tasks.watch]\nkind = "unusual"\n', "utf-8")
+    done = edge_agent("audits", "watches", "--config", "config.toml")
+    assert 'should be a task that takes feedback: pump, watch (got "watches")' in done.stderr

@@ -178,7 +178,7 @@ def test_a_file_is_replaced_only_with_force(folder: Path, store: Store, run: Edg
     [
         (("enabled = true", "enabled = false"), "feedback.enabled is false: the board keeps no answers"),
         (("keep_inputs = true", ""), "feedback.keep_inputs is false: no inputs are kept"),
-        (("[tasks.pump]", "[tasks.pumps]"), 'should be a task of the kind classify: pumps (got "pump")'),
+        (("[tasks.pump]", "[tasks.pumps]"), 'should be a task that takes feedback: pumps (got "pump")'),
         (("[tasks.note]", '[queue]\njournal = "memory"\n[tasks.note]'), 'queue.journal is "memory"'),
         (('"state"', '"elsewhere"'), "there is no database yet"),
         (("", ""), "no kept answer of task pump has feedback, a right label and its input"),
