@@ -57,7 +57,9 @@ def _print_open(task: str, found: Sequence[KeptAnswer], choices: Sequence[str]) 
     print("\n".join(_table(found, time.time(), width)))
     labels = ""
     if choices:
-        labels = f", where ANSWER is one of: {', '.join(choices)}; or --wrong if none is right"
+        # Of two labels, `--wrong` would say that the other one is right.
+        none = "; or --wrong if none is right" if len(choices) > 2 else ""
+        labels = f", where ANSWER is one of: {', '.join(choices)}{none}"
     print(printable(f"answer each with: edge-agent feedback {task} ID ANSWER --by NAME{labels}"))
 
 

@@ -47,8 +47,8 @@ def test_open_audits_are_listed_with_their_inputs_and_without_the_answers(store:
     assert (first, head.split()) == ("open audits of pump: 2", ["ID", "TIME", "AGE", "MACHINE", "INPUT"])
     assert [row.split()[0] for row in rows[:2]] == ["reading-1", "17"]
     assert '{"hz": 50}' in rows[0]
-    rule = "where ANSWER is one of: normal, worn; or --wrong if none is right"
-    assert rows[-1].endswith(f"edge-agent feedback pump ID ANSWER --by NAME, {rule}")
+    advice = "edge-agent feedback pump ID ANSWER --by NAME, where ANSWER is one of: normal, worn"
+    assert rows[-1].endswith(advice)  # Of two labels, `--wrong` would say that the other one is right.
     assert "normal" not in "".join(rows[:2])
     document = json.loads(edge_agent("audits", "pump", "--config", "config.toml", "--json").stdout)
     assert [one["id"] for one in document["open"]] == ["reading-1", 17]
@@ -61,6 +61,14 @@ def test_open_audits_are_listed_with_their_inputs_and_without_the_answers(store:
     (line,) = edge_agent("audits", "pump", "--config", "config.toml").stdout.splitlines()
     assert line == "open audits of pump: 0; left out 2 that no longer count"
     assert AT == 1_800_000_000.0
+
+
+def test_that_no_label_is_right_is_offered_from_three_labels_on(store: Store, edge_agent: EdgeAgent) -> None:
+    Path("config.toml").write_text(CONFIG.replace('["normal", "worn"]', '["normal", "worn", "dry"]'), "utf-8")
+    AnswerTable(store).keep("pump", "b", asked(1, "1"))
+    store.commit()
+    listed = edge_agent("audits", "pump", "--config", "config.toml").stdout.splitlines()
+    assert listed[-1].endswith("where ANSWER is one of: normal, worn, dry; or --wrong if none is right")
 
 
 def test_unusual_readings_are_counted_by_what_people_said(store: Store, edge_agent: EdgeAgent) -> None:
