@@ -98,7 +98,7 @@ scp() { test "$1" = -r || test -f "${1#*:}"; }
 
 def test_the_loop_leads_from_feedback_to_the_rows_of_the_next_training(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(config := sample("training", "toml", "state_dir"), "utf-8")
-    board = config.partition("[tasks.")[0] + sample("training", "toml", "model-switch")
+    board = config.partition("[tasks.")[0] + sample("training", "toml", "# for the page")
     (tmp_path / "board.toml").write_text(board, "utf-8")
     row = json.loads(sample("training", "text", '"task"').splitlines()[0])
     (tmp_path / "rows.csv").write_text(sample("training", "csv", "answer"), "utf-8")
