@@ -147,9 +147,10 @@ def _read(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tuple[list[Ro
 
 def _read_of(unusual: dict[str, Task], given: argparse.Namespace) -> tuple[list[Row], list[str], int]:
     unlabelled = [row for path in given.unlabelled or () for row in read_rows(path, unusual, is_labelled=False)]
-    if given.classify is not None and len(unusual) == 1:
+    watched = {row.task.name for row in unlabelled} or unusual.keys()
+    if given.classify is not None and len(watched) == 1:
         # A board that runs an earlier model of the new task has rows of it, too.
-        unusual = unusual | {given.classify: next(iter(unusual.values()))}
+        unusual = unusual | {given.classify: unusual[next(iter(watched))]}
     labelled, _, notes = read_labelled(given.labelled or (), unusual)
     # A row with a time is the same reading. What people took for usual stays: each standstill may have the same values.
     faults = [row for row in labelled if not is_usual(row)]

@@ -393,6 +393,18 @@ def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
     assert (refused.returncode, "needs 50 rows, and two answers" in refused.stderr) == (1, True)
 
 
+def test_one_of_several_tasks_is_classified_again_with_the_rows_of_its_labels(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "config.toml").write_text(TASKS + '[tasks.fan]\nkind = "unusual"\n', "utf-8")
+    (tmp_path / "week.jsonl").write_text(lines(pump(60), task="pump"))
+    hot = [value | {"temperature": 90.0} for value in pump(30, seed=5)]
+    found, state = lines(hot[:15], answer="cooler", task="pump"), lines(hot[15:], answer="cooler", task="pump-state")
+    (tmp_path / "named.jsonl").write_text(found + state)
+    files = ("--unlabelled", tmp_path / "week.jsonl", "--labelled", tmp_path / "named.jsonl")
+    done = cli("train", "--tasks", tmp_path / "config.toml", *files, "--classify", "pump-state", "--check")
+    assert "pump-state: 90 rows" in done.stdout
+    assert ": cooler 30, usual 60" in done.stdout
+
+
 def test_rows_of_such_a_task_are_no_rows_of_a_model_that_answers_others(folder: Path, tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(lines(pump(60), task="pump", answer="usual")), "utf-8")
     done = cli("train", "--tasks", folder / "config.toml", "--labelled", tmp_path / "rows.jsonl", "--check")
