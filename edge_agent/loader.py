@@ -43,6 +43,7 @@ MAX_ROUTING_KEY_BYTES = 255
 # Instead of faulty tables, so that these cause no other fault. There may be no default, or not the one meant.
 _STAND_INS: dict[str, dict[str, Any]] = {
     "device": {"site": "-", "id": "-"},
+    "feedback": {"enabled": True},
     "models": {"default": {"path": ECHO_MODEL}},
     "mqtt": {"root": "-"},
 }

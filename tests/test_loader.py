@@ -164,6 +164,12 @@ def test_a_fault_of_a_table_of_signals_is_no_fault_of_its_task(tmp_path: Path) -
     assert second == 'tasks.y.signals: should be one of pump (got "pmp")'
 
 
+def test_a_fault_of_feedback_is_no_fault_of_tasks_that_ask_for_audits(tmp_path: Path) -> None:
+    asking = '[tasks.x]\nkind = "classify"\nlabels = ["a", "b"]\naudit_rate = 0.5\n'
+    only = fault(tmp_path, f"[feedback]\nenabled = true\ndrift_answers = 400\n{asking}")
+    assert only.startswith("feedback.drift_answers: requires `keep` to be at least 1200")
+
+
 MAPPED = """
 [tasks.x]
 kind = "classify"
