@@ -40,7 +40,7 @@ class ClassifyTask(AuditedTask):
     or `min_accuracy`."""
     min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The share of the given answers that must be right. Less certain answers are not given, as with `min_score`. Until
-    there are enough audits to prove it, no answer is given. Needs `audit_rate`. Default: no promise."""
+    audits, or rows that a training held out, prove it, no answer is given. Needs `audit_rate`. Default: no promise."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     """How sure the audits make `min_accuracy` and `agree`."""
     agree: Annotated[float, Field(gt=0, le=1)] = 0.98
