@@ -155,10 +155,15 @@ def _read_of(unusual: dict[str, Task], given: argparse.Namespace) -> tuple[list[
     # A row with a time is the same reading. What people took for usual stays: each standstill may have the same values.
     faults = [row for row in labelled if not is_usual(row)]
     named = Counter(row.identity for row in faults if row.time is not None)
-    in_both = sum(named[identity] for identity in {row.identity for row in unlabelled})
+    inputs = {row.identity for row in unlabelled}
+    in_both = sum(named[identity] for identity in inputs)
     if in_both and not given.json:
         both = f"{in_both:,} of {len(faults):,} named rows of faults"
         print(f"{both} are also in --unlabelled, and are taken out there")
+    timeless = sum(row.identity in inputs and row.identity not in named for row in faults if row.time is None)
+    if timeless:
+        both = f"{timeless:,} named rows of faults without a time have the values of rows in --unlabelled"
+        notes.append(f"{both}, which are learnt as usual: remove these, or give the named rows their times")
     usual = [
         replace(row, request=replace(row.request, fields=row.request.fields | {"answer": USUAL}))
         for row in unlabelled

@@ -242,6 +242,10 @@ def test_a_fault_that_nobody_noticed_is_shown_with_its_rows(folder: Path, tmp_pa
     assert named.startswith("10 of 11 named rows of faults are also in --unlabelled, and are taken out there\n")
     assert "learnt from 390 usual rows" in named
     assert "leak: 10 of 11 rows are taken for unusual" in named
+    # Without a time, equal values may be those of another reading.
+    (tmp_path / "timeless.jsonl").write_text(lines([leak | {"ts": None} for leak in leaks], answer="leak"), "utf-8")
+    told = cli(*train, "--labelled", tmp_path / "timeless.jsonl", "--check").stderr
+    assert "10 named rows of faults without a time have the values of rows in --unlabelled, which are learnt" in told
     assert "simulated faults are taken for unusual: look at the rarest rows" in done.stderr
     assert "week.jsonl:20" in (tmp_path / "out" / "quality.html").read_text("utf-8")
     (tmp_path / "week.jsonl").write_text(lines(rows[:200] + rows[210:]), "utf-8")
