@@ -123,16 +123,23 @@ def _codes(outliers: Sequence[ErrorCode]) -> Counter[str]:
     )
 
 
-def imbalance_doubts(labels: Mapping[str, int]) -> Iterator[str]:
-    """A label whose rows are nearly all of the rows, so that the others are hardly ever drawn."""
+def too_frequent(labels: Mapping[str, int]) -> tuple[str, int] | None:
+    """A label whose rows are nearly all of the rows, so that the others are hardly ever drawn; how many are enough."""
     label, count = max(labels.items(), key=lambda item: item[1], default=("", 0))
     others = sum(labels.values()) - count
-    if count >= _MIN_FREQUENT and others >= _MIN_OTHERS and count > _MAX_IMBALANCE * others:
-        kept = int(float(f"{_KEPT_PER_OTHER * others:.2g}"))
+    if count < _MIN_FREQUENT or others < _MIN_OTHERS or count <= _MAX_IMBALANCE * others:
+        return None
+    return label, _KEPT_PER_OTHER * others
+
+
+def imbalance_doubts(labels: Mapping[str, int]) -> Iterator[str]:
+    if (found := too_frequent(labels)) is not None:
+        label, kept = found
+        others = sum(labels.values()) - labels[label]
         yield (
-            f"{shown(label)} has {count:,} rows, and all other labels together have {others:,}, so the model may never "
-            f"recognize some of these: keep about {kept:,} rows of {shown(label)}, drawn from all of them "
-            "(docs/training.md: From names to labels)"
+            f"{shown(label)} has {labels[label]:,} rows, and all other labels together have {others:,}, so the model "
+            f"may never recognize some of these: keep about {float(f'{kept:.2g}'):,.0f} rows of {shown(label)}, drawn "
+            "at random from all of them"
         )
 
 

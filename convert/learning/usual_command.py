@@ -1,10 +1,11 @@
 """`edge-convert train` for tasks of the kind `unusual`: what it runs and what it prints."""
 
 import argparse
+import random
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from ..errors import ConvertError, escaped
 from ..printing import complain, print_json
 from ..write.bundle import new_bundle, verify_bundle
 from ..write.manifest import PAGE_FILE, signer
+from .doubts import too_frequent
 from .runs import in_groups
 from .training_rows import MIN_ROWS, Row, by_task, in_order_of_time, read_labelled, read_rows
 from .usual_report import UnusualQuality, UnusualTraining
@@ -106,7 +108,27 @@ def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tup
         notes.append(f"{rule}: {', '.join(few)}")
     if USUAL not in labels:
         notes.append(f"no label is {USUAL}, so each ordinary reading gets another one; add usual rows by --unlabelled")
-    return classified, notes
+    fewer = _with_fewer_usual(given, classified)
+    if len(fewer) < len(classified) and not given.json:
+        others = len(classified) - counts[USUAL]
+        print(
+            f"keeps {len(fewer) - others:,} of {counts[USUAL]:,} usual rows, drawn at random: beside all of them, the "
+            f"{others:,} other rows would hardly be learnt"
+        )
+    return fewer, notes
+
+
+def _with_fewer_usual(given: argparse.Namespace, rows: Sequence[Row]) -> list[Row]:
+    """The rows, of which the usual ones are drawn at random if they are nearly all of them."""
+    found = too_frequent(Counter(row.answer_text for row in rows))
+    if found is None or found[0] != USUAL:
+        return list(rows)
+    usual = [at for at, row in enumerate(rows) if row.answer_text == USUAL]
+    kept = set(random.Random(given.seed).sample(usual, found[1]))  # noqa: S311 - reproducible
+    # On a switch, a board asks the new model the audits that are newer than all that it has learnt from. Rows that are
+    # left out would be among these, usual ones alone, so the newest one from a board stays.
+    kept.update([at for at in usual if _is_of_task(given.classify, rows[at])][-1:])
+    return [row for at, row in enumerate(rows) if row.answer_text != USUAL or at in kept]
 
 
 def _is_of_task(name: str, row: Row) -> bool:

@@ -379,7 +379,7 @@ def test_a_label_with_nearly_all_rows_is_a_doubt_that_says_how_many_to_keep() ->
     [doubt] = imbalance_doubts({"bearing": 54, "usual": 11_486, "vanes": 445})
     assert doubt == (
         '"usual" has 11,486 rows, and all other labels together have 499, so the model may never recognize some of '
-        'these: keep about 1,500 rows of "usual", drawn from all of them (docs/training.md: From names to labels)'
+        'these: keep about 1,500 rows of "usual", drawn at random from all of them'
     )
     assert list(imbalance_doubts({"calm": 1001, "loud": 60, "shrill": 40}))
     for few in ({"calm": 1000, "loud": 60, "shrill": 40}, {"calm": 999, "loud": 20}, {"calm": 1000, "loud": 19}):

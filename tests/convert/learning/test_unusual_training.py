@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from convert.learning.usual_command import print_task
+from convert.evaluate.requests import read_tasks
+from convert.learning.commands import TRAINING
+from convert.learning.usual_command import classified_rows, print_task
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.unusual import UnusualTask
@@ -369,9 +371,12 @@ def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
     both = (*rows, "--labelled", tmp_path / "state.jsonl")
     week = ("--unlabelled", *3 * [folder / "week.jsonl"])
     done = cli(*both, *week, "--classify", "pump-state")
-    assert ": belt 26, cooler 32, usual 1,240" in done.stdout
-    assert 'task pump-state: "usual" has 1,240 rows, and all other labels together have 58' in done.stderr
-    assert 'keep about 170 rows of "usual", drawn from all of them' in done.stderr
+    told = (
+        "keeps 174 of 1,240 usual rows, drawn at random: beside all of them, the 58 other rows would hardly be learnt\n"
+    )
+    assert told in done.stdout
+    assert ": belt 26, cooler 32, usual 174" in done.stdout
+    assert "more than" not in done.stderr
     assert 'task: should be one of pump (got "pump-state")' in cli(*both).stderr
     # Also if both answers have the same time. Of one task, the last answer counts.
     named = [
@@ -395,6 +400,33 @@ def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
     (tmp_path / "found.jsonl").write_text(hot)
     refused = cli(*rows, "--classify", "pump-state")
     assert (refused.returncode, "needs 50 rows, and two answers" in refused.stderr) == (1, True)
+
+
+def test_few_enough_usual_rows_are_drawn_from_all_of_them(tmp_path: Path) -> None:
+    """Also from those that people named. The newest row of the task itself says which audits are newer."""
+    (tmp_path / "config.toml").write_text(TASKS.partition("[tasks.sound]")[0], "utf-8")
+    rows: list[dict[str, Any]] = [{"ts": at, "input": value} for at, value in enumerate(pump(1600))]
+    for row in rows[800:]:
+        row["answer"] = "usual"
+    for row in rows[1500:]:
+        row["task"] = "pump-state"
+    faults = [{"ts": 80 * at, "input": value, "answer": "belt"} for at, value in enumerate(pump(20, 5))]
+    for name, some in (("week", rows[:800]), ("found", [*rows[800:], *faults])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some), "utf-8")
+    files = ("--unlabelled", f"{tmp_path}/week.jsonl", "--labelled", f"{tmp_path}/found.jsonl", "--check", "--json")
+
+    def times_of(seed: int) -> list[float | None]:
+        words = ("--tasks", f"{tmp_path}/config.toml", *files, "--classify", "pump-state", "--seed", f"{seed}")
+        found, _ = classified_rows(given := TRAINING.parse(words), read_tasks(given.tasks))
+        assert sum(row.answer == "belt" for row in found) == 20
+        return [row.time for row in found if row.answer == "usual"]
+
+    times = times_of(1)
+    assert times == sorted(times, key=lambda time: time or 0)
+    assert len(times) in (60, 61)
+    assert times[-1] == times_of(2)[-1] == 1599
+    assert min(sum(low <= (time or 0) < low + 800 for time in times) for low in (0, 800)) > 15
+    assert times == times_of(1) != times_of(2)
 
 
 def test_one_of_several_tasks_is_classified_again_with_the_rows_of_its_labels(tmp_path: Path, cli: Cli) -> None:
