@@ -13,6 +13,7 @@ import pytest
 from convert.evaluate.requests import read_tasks
 from convert.learning.commands import TRAINING
 from convert.learning.usual_command import classified_rows, print_task
+from convert.learning.usual_report import Noticed, UnusualQuality
 from edge_agent.core.envelope import Envelope
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.unusual import UnusualTask
@@ -248,7 +249,7 @@ def test_a_fault_that_nobody_noticed_is_shown_with_its_rows(folder: Path, tmp_pa
     (tmp_path / "timeless.jsonl").write_text(lines([leak | {"ts": None} for leak in leaks], answer="leak"), "utf-8")
     told = cli(*train, "--labelled", tmp_path / "timeless.jsonl", "--check").stderr
     assert "10 named rows of faults without a time have the values of rows in --unlabelled, which are learnt" in told
-    assert "simulated faults are taken for unusual: look at the rarest rows" in done.stderr
+    assert "simulated faults" not in done.stderr
     assert "week.jsonl:20" in (tmp_path / "out" / "quality.html").read_text("utf-8")
     (tmp_path / "week.jsonl").write_text(lines(rows[:200] + rows[210:]), "utf-8")
     done = cli(*train, "--check")
@@ -259,6 +260,21 @@ def test_a_fault_that_nobody_noticed_is_shown_with_its_rows(folder: Path, tmp_pa
     jumps = [float(line.replace("readings", "").split()[5]) for line in choices]
     assert sorted(jumps) == jumps
     assert jumps[-1] > 90
+
+
+def test_a_warning_of_simulated_faults_ends_where_half_of_them_are_noticed() -> None:
+    def warnings(noticed: int) -> tuple[str, ...]:
+        return UnusualQuality(
+            name="pump", rows=400, held_out="all rows", false_alarms="1 per 100 readings", asked=0.01,
+            judged=Noticed(rows=400, unusual=4), alarms_in_states=0, alarms_of_codes=0, unusual_codes=0,
+            independent=400.0, answers={}, fields=(), jumps={"speed": Noticed(rows=200, unusual=noticed)}, choices=(),
+            rarest=(), doubts=(),
+        ).warnings  # fmt: skip
+
+    assert warnings(100) == ()
+    [warning] = warnings(99)
+    told = "only 99 of 200 simulated faults are taken for unusual, fewer than half: look at the rarest rows"
+    assert warning == f"{told}, and remove those of a fault, or accept more false alarms"
 
 
 def test_rows_like_one_that_people_took_for_usual_stay(folder: Path, tmp_path: Path, cli: Cli) -> None:
