@@ -203,8 +203,8 @@ def _print_choices(task: UnusualQuality) -> None:
         ]
         mark = "" if choice.false_alarms != task.false_alarms else "  asked for"
         print("  {:22}{:>14}{:>15}{:>16}{}".format(choice.false_alarms, *shares, mark))
-    print("    simulated: in a jump, one number moves by the range of 98 % of its values; in a drift, two by a quarter")
-    print("    of theirs. Real faults are noticed more or less often: --labelled rows of them tell")
+    print("    simulated: in a jump, one number moves by its usual range; in a drift, two by a quarter of theirs. Real")
+    print("    faults are noticed more or less often: --labelled rows of them tell")
 
 
 def _print_unusual(training: UnusualTraining, folder: Path | None, *, is_signed: bool) -> None:
@@ -236,6 +236,12 @@ def _print_unusual(training: UnusualTraining, folder: Path | None, *, is_signed:
             ]
             if names:
                 print(f"  reads as {kind}: {', '.join(names)}")
+        if codes := [
+            f"{escaped(field.name or 'the whole text')} {escaped(code)} in {count:,} rows"
+            for field in task.fields
+            for code, count in field.codes.items()
+        ]:
+            print(f"  codes, or a state such as off: {', '.join(codes)}")
         if named := [escaped(answer) for answer, noticed in task.answers.items() if noticed.rows >= ENOUGH_ROWS]:
             print(f"  enough rows to tell apart: {', '.join(named)}; --classify NAME makes a task that names them")
         print("  rarest rows, for models that have not seen them; a fault among these hides its like:")

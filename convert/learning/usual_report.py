@@ -23,10 +23,11 @@ _MIN_FAULT_ROWS = 5
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchedField:
     name: str
-    low: float | None  # The 1st percentile of its numbers; None for a categorical field.
+    low: float | None  # The 1st percentile of its ordinary numbers; None for a categorical field.
     high: float | None  # The 99th percentile.
     values: tuple[str, ...]  # Of a categorical field, those that several rows have, the most frequent first.
     missing: float  # The share of rows without it.
+    codes: Mapping[str, int]  # Of a number: how many rows have each value that is far from the ordinary ones.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

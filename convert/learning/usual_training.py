@@ -21,8 +21,8 @@ from ..agent import (
     MIN_FALSE_ALARMS,
     SCORE_DIGITS,
     SIGNATURE_FILE,
+    USUAL_SHARES,
     Comparison,
-    NumberField,
     RarityModel,
     UnusualTask,
     UsualReadings,
@@ -37,7 +37,7 @@ from ..errors import ConvertError, escaped
 from ..write.bundle import student_name
 from ..write.manifest import PAGE_FILE, QUALITY_FILE, TRAINED_SCHEMA, canonical_json, describe_files, versions
 from .doubts import comma_doubts, counter_doubts, text_doubts, time_doubts
-from .outliers import has_decimal_comma
+from .outliers import MIN_CODE_ROWS, code_text, has_decimal_comma, ordinary_by_field
 from .runs import effective_rows
 from .study import PARTS, folds_of
 from .training_rows import MIN_ROWS, Row, by_task
@@ -189,7 +189,9 @@ def _judge(
     of_codes = [
         row.values
         for row, alarm in zip(judged, are_alarms, strict=True)
-        if alarm and id(row) not in in_state and any(_is_code(number, row.values) for number in learnt.numbers)
+        if alarm
+        and id(row) not in in_state
+        and any(_is_code(row.values.get(number.name), number.low, number.high) for number in learnt.numbers)
     ]
     by_answer: dict[str, list[tuple[bool, str | None]]] = {}
     for row, rarity in zip(others, _rarities(written, _values(others)), strict=True):
@@ -247,7 +249,7 @@ def _values(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _jumps(rows: Sequence[Row], fields: Sequence[WatchedField], usual: RarityModel) -> dict[str, list[float]]:
-    """Of each number: how rare rows are in which it is moved up or down by the range of 98 % of its numbers."""
+    """Of each number: how rare rows are in which it is moved up or down by its usual range."""
     chosen = rows[:: -(-len(rows) // _JUMP_ROWS)]
     return {
         field.name: _rarities(usual, filter(None, (_moved(row, [field], 1.0, at) for at, row in enumerate(chosen))))
@@ -281,7 +283,8 @@ def _doubts(rows: Sequence[Row], learnt: UsualReadings) -> Iterator[str]:
     yield from time_doubts(rows)
     yield from counter_doubts(rows, names)
     for number in learnt.numbers:
-        odd = Counter(shown(row.values[number.name]) for row in rows if _is_code(number, row.values))
+        values = [row.values.get(number.name) for row in rows]
+        odd = Counter(shown(value) for value in values if _is_code(value, number.low, number.high))
         if odd:
             counts = [
                 f"{count} row{' has' if count == 1 else 's have'} {value}"
@@ -300,11 +303,11 @@ def _doubts(rows: Sequence[Row], learnt: UsualReadings) -> Iterator[str]:
         yield f"always the same, so any other value will be unusual: {', '.join(constant[:_MAX_SHOWN])}{more}"
 
 
-def _is_code(number: NumberField, values: Mapping[str, Any]) -> bool:
-    """Whether the field has a text, or a number far from all others, such as an error code."""
-    if number.name not in values or has_decimal_comma(value := values[number.name]):
+def _is_code(value: Any, low: float, high: float) -> bool:
+    """Whether it is a text, or a number far from all others of its field, such as an error code."""
+    if value is None or has_decimal_comma(value):
         return False
-    return (given := number_of(value)) is None or not number.low <= given <= number.high
+    return (number := number_of(value)) is None or not low <= number <= high
 
 
 def _rarities(usual: RarityModel, readings: Iterable[dict[str, Any]]) -> list[float]:
@@ -335,16 +338,26 @@ def _rates(config: UnusualTask) -> list[tuple[str, float]]:
 
 
 def _watched_fields(rows: Sequence[Row], learnt: UsualReadings) -> Iterator[WatchedField]:
-    for number in learnt.numbers:
-        values = [row.values.get(number.name) for row in rows]
-        numbers = [value for value in map(number_of, values) if value is not None]
-        low, high = np.quantile(numbers, [0.01, 0.99], method="inverted_cdf").tolist()
-        missing = values.count(None) / len(rows)
-        yield WatchedField(name=number.name, low=low, high=high, values=(), missing=missing)
+    """Codes are told as for other kinds, so a number of a state such as off, which is learnt as usual, may be one."""
+    values = {number.name: [row.values.get(number.name) for row in rows] for number in learnt.numbers}
+    numbers = {
+        name: np.sort([number for number in map(number_of, of_field) if number is not None])
+        for name, of_field in values.items()
+    }
+    for name, ordinary in ordinary_by_field(numbers).items():
+        far = Counter(_code_text(value) for value in values[name] if _is_code(value, ordinary[0], ordinary[-1]))
+        low, high = np.quantile(ordinary, USUAL_SHARES, method="inverted_cdf").tolist()
+        codes = {code: count for code, count in far.most_common(_MAX_SHOWN) if count >= MIN_CODE_ROWS}
+        missing = values[name].count(None) / len(rows)
+        yield WatchedField(name=name, low=low, high=high, values=(), missing=missing, codes=codes)
     for field in learnt.values:
         shown = tuple([*field.values][:_MAX_SHOWN])
         missing = sum(field.name not in row.values for row in rows) / len(rows)
-        yield WatchedField(name=field.name, low=None, high=None, values=shown, missing=missing)
+        yield WatchedField(name=field.name, low=None, high=None, values=shown, missing=missing, codes={})
+
+
+def _code_text(value: Any) -> str:
+    return shown(value) if (number := number_of(value)) is None else code_text(number)
 
 
 def _record_canaries(rows: Sequence[Row], learnt: Mapping[str, UsualReadings]) -> canary_format.CanaryFile:

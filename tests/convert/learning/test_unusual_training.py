@@ -342,6 +342,23 @@ def test_doubtful_values_are_named_also_where_no_field_is_a_number(folder: Path,
     assert "the field speed: 4 rows have -99: an error code?" in done.stderr
     assert "hours only rises from row to row: if it is a counter or a clock" in done.stderr
     assert 'the field current: 4 rows have "Bad Input": an error code?' in done.stderr
+    assert '  codes, or a state such as off: speed -99 in 4 rows, current "Bad Input" in 4 rows\n' in done.stdout
+
+
+def test_usual_values_leave_out_codes_also_those_of_a_state(folder: Path, tmp_path: Path, cli: Cli) -> None:
+    rows = [
+        {"moisture": -50 if row["mode"] == "off" else 3 + at % 40 / 10, **row}
+        for at, row in enumerate(with_standstill(pump(400), 60))
+    ]
+    (tmp_path / "rows.jsonl").write_text(lines(rows), "utf-8")
+    train = ("train", "--tasks", folder / "config.toml", "--unlabelled", tmp_path / "rows.jsonl")
+    done = cli(*train, "--out", tmp_path / "out")
+    assert "moisture -50 in 60 rows" in done.stdout
+    assert "-50: an error code" not in done.stderr
+    assert "3 to 6.9</td><td>-50 in 60</td>" in (tmp_path / "out" / "quality.html").read_text("utf-8")
+    fields = json.loads((tmp_path / "out" / "quality.json").read_bytes())["tasks"][0]["fields"]
+    [field] = [field for field in fields if field["name"] == "moisture"]
+    assert (field["low"], field["high"], field["codes"]) == (3.0, 6.9, {"-50": 60})
 
 
 def test_a_switch_is_read_whether_it_moved_or_not(folder: Path, tmp_path: Path, cli: Cli) -> None:
