@@ -59,6 +59,8 @@ log = logging.getLogger(__name__)
 
 # A signal wakes no one: the loop notices it after at most this long.
 MAX_WAIT_S = 0.25
+# While requests wait until promises are judged.
+_JUDGING_WAIT_S = 0.02
 # Each connection and the worker get this long to end.
 GOODBYE_S = 5.0
 
@@ -176,7 +178,7 @@ class Agent:
         """Waits for an event, or until something is due; handles the event and all that is due."""
         now = time.monotonic()
         due_at = (
-            now + MAX_WAIT_S,
+            now + (MAX_WAIT_S if self._dispatcher.admission.answerers.is_judged else _JUDGING_WAIT_S),
             self._status.due_at,
             self._dispatcher.next_wake_up_at(),
             self._supervisor.restart_at,
@@ -294,27 +296,37 @@ class Agent:
         if self._presence.state is not State.OFFLINE:
             event = {"restarts": self._supervisor.restarts, "pid": ready.pid, "reason": self._supervisor.last_end}
             self._status.publish_event("worker-restarted", event)
-        self._put_into_service(ready, now)
+        self._prepare_worker(ready, now, was_asked=False)
+        self._put_into_service(now)
 
     def _on_switch_ended(self, end: Switched | SwitchFailed, now: float) -> None:
         if isinstance(end, Switched):
             self._status.publish_event("model-switched", end.event)
             self._learn_if_needed()
-            self._put_into_service(end.ready, now, was_asked=True)
+            self._prepare_worker(end.ready, now, was_asked=True)
+            self._put_into_service(now)
+            if not self._dispatcher.admission.answerers.is_judged:
+                # `info` names the new model before the command is answered.
+                self._status.publish_all()
         else:
             self._status.publish_event("model-switch-failed", end.event)
         self._commands.on_switch_ended(end)
 
-    def _put_into_service(self, ready: pipe.Ready, now: float, *, was_asked: bool = False) -> None:
-        """A new worker answers requests from now on. was_asked: a switch has just asked its canaries."""
+    def _prepare_worker(self, ready: pipe.Ready, now: float, *, was_asked: bool) -> None:
+        """A new worker can answer. was_asked: a switch has just asked its canaries."""
         self._model_retry.stop()
         self._model_fault = self._dispatcher.admission.gave_up_because = None
         self._status.alarms.set_model_fault(None)
         self._canary_watch.on_worker_ready(now, was_asked=was_asked)
         self._governor.set_capacity(ready)
-        model = self._supervisor.model
         # It starts without limits.
         self._supervisor.send(self._governor.limits.for_worker())
+
+    def _put_into_service(self, now: float) -> None:
+        """A new worker answers requests from now on, unless promises of its answers are still to be judged."""
+        ready, model = self._supervisor.ready, self._supervisor.model
+        if ready is None or not self._dispatcher.admission.answerers.is_judged:
+            return
         # Before anything is published: a fault there must not keep requests waiting.
         self._dispatcher.on_worker_ready(model, ready, now)
         if model.is_fallback and model is not self._named_fallback:
@@ -395,11 +407,7 @@ class Agent:
         is_idle = self._dispatcher.is_idle and not self._governor.limits.causes and not self._model_switch.is_underway
         self._revocation_watch.tick(now)
         self._canary_watch.tick(now, is_idle=is_idle)
-        if events := self._dispatcher.admission.answerers.tick(now):
-            for name, document in events:
-                self._status.publish_event(name, document)
-            # `info` says where scores come from.
-            self._status.publish_all()
+        self._tick_answerers(now)
         if self._pool is not None:
             unable_to_reply_s = self._connections.data_lost_s(now)
             self._pool.set_places(self._dispatcher.spare_slots, unable_to_reply_s=unable_to_reply_s)
@@ -412,6 +420,18 @@ class Agent:
         self._commands.tick(now)
         if self._commands.is_stopped:
             self._exit_code = 0
+
+    def _tick_answerers(self, now: float) -> None:
+        answerers = self._dispatcher.admission.answerers
+        was_judged = answerers.is_judged
+        events = answerers.tick(now)
+        for name, document in events:
+            self._status.publish_event(name, document)
+        if self._supervisor.ready is not None and not self._dispatcher.slots.has_worker:
+            self._put_into_service(now)
+        elif events or answerers.is_judged is not was_judged:
+            # `info` says where scores come from, and health has waited.
+            self._status.publish_all()
 
     def _stalled_part(self, now: float) -> str | None:
         return stalled_part(

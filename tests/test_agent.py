@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,18 +15,23 @@ import pytest
 
 from edge_agent.agent import Agent
 from edge_agent.board.reading import BoardReading, Memory, Thermal
-from edge_agent.core.messages import Publication
+from edge_agent.core.messages import Publication, Reply
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import EngineRequest, Event, Loading, Progress, Ready, Student
 from edge_agent.core.topics import TaskTopics
+from edge_agent.learning import audited
+from edge_agent.learning.answers import AnswerTable, KeptAnswer
+from edge_agent.learning.maths.assessment import Assessment
 from edge_agent.loader import load_config
 from edge_agent.models.bundle import open_model
+from edge_agent.models.switch import Switched
 from edge_agent.mqtt.link import TAKEN_OVER, Connected, ConnectionFailed, FailedAt
 from edge_agent.pool.claim import Claim
 from edge_agent.pool.link import CLAIMS_KEPT_S
 from edge_agent.requests.request import LARGE
 from edge_agent.status import homeassistant
 from edge_agent.status.presence import State
+from edge_agent.worker.client import WorkerClient
 from edge_agent.worker.process import WorkerExited, WorkerProcess
 from edge_agent.worker.supervisor import FromWorker
 from tests.helpers.facts import READY
@@ -200,6 +207,123 @@ def test_after_a_lost_connection_an_unchanged_answer_is_published_once_more(monk
         agent._dispatcher.fill_slots(at)
         agent._handle(from_worker(process, labelled(number, good=0.9, bad=0.1)), at)
     assert published == [True, False, False, True, False, False]
+
+
+PROMISED = (
+    '[queue]\njournal = "memory"\n[feedback]\nenabled = true\n'
+    '[tasks.pump]\nkind = "classify"\nlabels = ["good", "bad"]\nmin_accuracy = 0.9\n'
+)
+
+
+class PromisedAnswers:
+    """An agent with a task whose promise is proven for two models, by audits that are judged when a test says so."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.agent = an_agent(PROMISED)
+        self.model = self.agent._supervisor.model
+        self.other = replace(self.model, sha256="m2", bundle_name="other")
+        self.published = connected(self.agent, patch)
+        self.outputs: list[object] = []
+        self._work: list[tuple[Future[Assessment], Callable[[], Assessment]]] = []
+        patch.setattr(audited, "in_background", self._begin)
+        patch.setattr(self.agent._delivery, "stage_reply", self._take_reply)
+        self.agent._delivery.start()
+        table, task = AnswerTable(self.agent._store), self.agent._dispatcher._tasks["pump"]
+        for model, count in ((self.model, 40), (self.other, 50)):
+            for number in range(count):
+                answer = KeptAnswer(
+                    id=str(number), reply_topic="r", wall_s=time.time(), scores={"good": 0.9, "bad": 0.1},
+                    output="good", label="good", is_audit=True, is_marked=True,
+                )  # fmt: skip
+                table.keep("pump", task.basis_for(model.weights_sha256), answer)
+        self.agent._learn_if_needed()
+
+    def _begin(self, _name: str, work: Callable[[], Assessment]) -> Future[Assessment]:
+        future = Future[Assessment]()
+        self._work.append((future, work))
+        return future
+
+    def judge(self) -> None:
+        """What was begun ends."""
+        begun, self._work = self._work, []
+        for future, work in begun:
+            future.set_result(work())
+
+    def _take_reply(self, reply: Reply, **_: object) -> None:
+        self.outputs.append(json.loads(reply.document)["output"])
+
+    def ask(self, number: int, now: float) -> None:
+        topic, payload = f"{BASE}/infer/pump/request", {"id": number, "input": "x", "deadline_ms": 60_000}
+        self.agent._handle(received(inbound(topic, payload, at=now, packet_id=number)), now)
+        self.agent._tick(now)
+
+    def answer(self, process: FakeProcess, now: float) -> None:
+        """The worker answers all that it was asked."""
+        for number in asked(process):
+            self.agent._handle(from_worker(process, labelled(number, good=0.9, bad=0.1)), now)
+
+    def told(self) -> list[tuple[str, float | None, int]]:
+        """The model, what is promised and the number of audits in each document of health."""
+        documents = [json.loads(one.payload) for one in self.published if one.topic == f"{BASE}/health"]
+        facts = [(one["worker"]["model"], one["accuracy"]["pump"]) for one in documents]
+        told = [(model, one["promised"], one["audits"]) for model, one in facts]
+        return [one for number, one in enumerate(told) if told[:number][-1:] != [one]]
+
+
+def asked(process: FakeProcess) -> list[int]:
+    return [command.id for command in process.commands if isinstance(command, EngineRequest)]
+
+
+def test_after_a_start_requests_and_health_wait_until_a_proven_promise_is_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    board = PromisedAnswers(monkeypatch)
+    agent, process = board.agent, with_worker(monkeypatch, board.agent, None)
+    agent._handle(Connected(link=agent._connections.control), 1.0)
+    agent._handle(from_worker(process, READY), 1.1)
+    for now in (1.2, 60.0):
+        board.ask(round(now), now)
+        assert (asked(process), board.told(), agent._presence.state) == ([], [], State.OFFLINE)
+    board.judge()
+    agent._tick(60.1)
+    assert (asked(process), agent._presence.state) == ([1, 2], State.ONLINE)
+    board.answer(process, 60.2)
+    assert (board.outputs, board.told()) == (["good", "good"], [(board.model.bundle_name, 0.9, 40)])
+
+
+def test_after_a_switch_and_back_requests_and_health_wait_until_a_proven_promise_is_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    board = PromisedAnswers(monkeypatch)
+    agent, processes = board.agent, fake_processes(monkeypatch)
+    agent._supervisor.start(0.0)
+    agent._handle(from_worker(processes[0], READY), 1.0)
+    agent._tick(1.1)
+    board.judge()
+    agent._tick(1.2)
+    told = [(board.model.bundle_name, 0.9, 40)]
+    assert board.told() == told
+    for number, (model, audits) in enumerate(((board.other, 50), (board.model, 40)), 1):
+        now = 100.0 * number
+        # Something is being assessed as the switch ends: the new model does not wait for it.
+        agent._dispatcher.admission.answerers.set_priors({})
+        agent._tick(now)
+        agent._supervisor.retire()
+        agent._dispatcher.on_worker_lost("its model is replaced", now)
+        worker = WorkerClient(agent._supervisor.load_command(model))
+        agent._supervisor.adopt(model, worker, READY, now)
+        agent._dispatcher.on_model_replaced(model)
+        agent._on_switch_ended(Switched(READY, {}, {}), now)
+        coming = agent._status.publish_health()
+        for later in (1.0, 60.0):
+            board.ask(int(now + later), now + later)
+            assert (asked(processes[-1]), board.told()) == ([], told)
+        board.judge()
+        agent._tick(now + 60.1)
+        board.answer(processes[-1], now + 60.2)
+        told.append((model.bundle_name, 0.9, audits))
+        assert agent._status.health_sequence == coming
+        assert (board.outputs, board.told()) == (["good", "good"] * number, told)
 
 
 @pytest.mark.expects_warning

@@ -148,8 +148,7 @@ class Commands:
             case "ping":
                 return {"ts": timestamp(), "session": self._presence.session}
             case "health":
-                self._status.publish_health()
-                return {"seq": self._status.health_sequence}
+                return {"seq": self._status.publish_health()}
             case "drain":
                 timeout_s = parse_fields(DrainFields, fields).timeout_s
                 self._start_drain("drain command", timeout_s, time.monotonic(), command)

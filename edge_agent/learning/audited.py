@@ -44,6 +44,7 @@ class AuditedTask:
     kept_count: int = 0
     due_at: float | None = 0.0  # When it is assessed next; None if nothing is new.
     again_at: float = math.inf  # When it is assessed again although nothing is new.
+    is_judged: bool = False  # Whether it has been assessed since it is tracked.
     open_since_s: float | None = None  # When the first audit after the newest answered one was asked.
     is_overdue: bool = False  # Whether nobody has answered for so long that the open audits count as not answered.
     audit_counts: AuditCounts | None = None  # None if they must be counted again.
@@ -65,6 +66,11 @@ class AuditedTasks(Generic[_T]):
         self._min_kept_marked = min_kept_marked
         self._tracked: dict[str, _T] = {}  # By the task's name.
         self._assessing: tuple[_T, list[KeptAnswer], Future[Assessment]] | None = None
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether all tasks have been assessed, so that it is known what may be promised of their answers."""
+        return all(tracked.is_judged for tracked in self._tracked.values())
 
     def _assessment(self, tracked: _T) -> tuple[list[KeptAnswer], Callable[[], Assessment]]:
         """The kept answers, and how to assess them in another thread."""
@@ -156,7 +162,7 @@ class AuditedTasks(Generic[_T]):
             tracked, kept, future = self._assessing
             if not future.done():
                 return []
-            self._assessing = None
+            self._assessing, tracked.is_judged = None, True
             if self._tracked.get(tracked.task.name) is tracked:
                 if (error := future.exception()) is None:
                     events = self._apply(tracked, kept, future.result())
@@ -165,6 +171,10 @@ class AuditedTasks(Generic[_T]):
         first = min(self._tracked.values(), key=lambda tracked: tracked.next_at, default=None)
         if first is not None and now >= first.next_at:
             first.due_at, first.again_at = None, now + ASSESS_EVERY_S
-            kept, work = self._assessment(first)
+            try:
+                kept, work = self._assessment(first)
+            except Exception:
+                first.is_judged = True  # A fault here must keep no request waiting.
+                raise
             self._assessing = first, kept, in_background("assessment", work)
         return events

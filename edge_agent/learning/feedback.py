@@ -128,6 +128,8 @@ class Feedback(AuditedTasks[_FeedbackTask]):
 
     def set_model(self, model: Model) -> None:
         self._weights_sha256, self._held_out, self._tracked = model.weights_sha256, model.held_out, {}
+        # The new model does not wait for what is computed about the one before.
+        self._assessing = None
         self._restore_tasks()
 
     def reconfigure(self, config: FeedbackConfig, tasks: Mapping[str, Task]) -> None:

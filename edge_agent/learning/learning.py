@@ -75,6 +75,10 @@ class Learning(Answerers):
                 if task.config.takes_feedback:
                     self._table.save_in_force(name, task.basis_for(self._model.weights_sha256))
 
+    @property
+    def is_judged(self) -> bool:
+        return self._students.is_judged and self._feedback.is_judged
+
     def first(self, request: Request, *, is_large_refused: bool) -> str:
         """The task's student, if it has one. While the large model refuses requests, only a proven student is asked."""
         assert request.task is not None

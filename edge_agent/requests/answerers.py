@@ -59,6 +59,11 @@ class Answerers:
         """Whether the large model is a trained one, which itself says what an input lacks."""
         return self._model.reads_fields
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether it is decided what callers get of answers. No new worker answers before, and health waits, too."""
+        return True
+
     def first(self, request: Request, *, is_large_refused: bool) -> str:
         """Which model to ask first.
 

@@ -32,6 +32,10 @@ class Slots:
         lost, self.active = self.active, {}
         return list(lost.values())
 
+    @property
+    def has_worker(self) -> bool:
+        return bool(self._slots_by_model)
+
     def capacity_of(self, model: str) -> int:
         """How many requests this model may run at once."""
         slots = self._slots_by_model.get(model, 0)

@@ -201,13 +201,17 @@ class StatusPublisher:
         )
         self._connections.control.publish(event)
 
-    def publish_health(self) -> None:
+    def publish_health(self) -> int:
+        """Gives the number of the document, which comes once it is known what is promised of answers."""
+        if not self._dispatcher.admission.answerers.is_judged:
+            return self.health_sequence + 1
         self.health_sequence += 1
         expiry_s = max(1, round(3 * self._config.health.interval_s))
         topic, health = self._config.topics.health, self.health(time.monotonic())
         self._connections.publish_if_connected(json_publication(topic, health, retain=True, expiry_s=expiry_s))
         status = f"STATUS={self._presence.state.value}, {health['inference']['active']} running"
         notify("; ".join((status, *health["reasons"])))
+        return self.health_sequence
 
     def update_alarms(self, now: float) -> None:
         has_changed = self.alarms.update(

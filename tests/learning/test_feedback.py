@@ -340,6 +340,15 @@ HELD_OUT = ((0.95, 40, 40), (0.9, 60, 60), (0.4, 30, 60))
 PROMISED = ON + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n"
 
 
+def test_a_task_that_cannot_be_assessed_keeps_no_request_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(text=PROMISED)
+    monkeypatch.setattr(bench.feedback, "_assessment", lambda _tracked: 1 / 0)
+    assert not bench.learning.is_judged
+    with pytest.raises(ZeroDivisionError):
+        bench.feedback.tick(time.monotonic())
+    assert bench.learning.is_judged
+
+
 def test_a_promise_starts_from_rows_that_training_held_out() -> None:
     bench = Bench(text=PROMISED)
     bench.learning.set_model(replace(bench.of_model, held_out={"t": HELD_OUT}))
