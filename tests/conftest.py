@@ -1,6 +1,7 @@
 """Fixtures for every test: a broker, a bundle of the demonstration model, agents as processes, clients."""
 
 import fcntl
+import gc
 import logging
 import os
 import re
@@ -23,6 +24,12 @@ from tests.helpers.site import DEVICES, Site, StartSite, running_site, site_conf
 
 # A process in the background of a shell ignores SIGINT, and every program started here would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Threads of llama.cpp spin while they wait for each other, which on cores that tests share only slows the others.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+# Until all tests are collected, nearly everything stays. Looking for what does not would take half of the time.
+gc.disable()
 
 # HYPOTHESIS_PROFILE=thorough runs more examples. Machines that do other things meanwhile make any deadline meaningless.
 settings.register_profile("short", max_examples=40, deadline=None)
@@ -232,6 +239,12 @@ LONG = (
     "web/test_answers_over_mqtt.py",
     "web/test_command.py",
 )
+
+
+def pytest_collection_finish() -> None:
+    """The collector need not look again at what stays."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,6 +3,7 @@
 import json
 import stat
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -16,8 +17,13 @@ from edge_agent.web.users import User, Users, hashed_password, hashed_token, wri
 from tests.web.pages import HOST, ORIGIN, WRITE, Browser, Page
 
 PASSWORD = "correct horse"
-SECRET = hashed_password(PASSWORD)
 TOKEN = "a-token-of-a-program"
+
+
+@cache
+def secret() -> str:
+    """Hashed when it is needed: that takes a third of a second, and every process of pytest-xdist imports this file."""
+    return hashed_password(PASSWORD)
 
 
 @pytest.fixture
@@ -26,8 +32,8 @@ def file(tmp_path: Path) -> Path:
     write_users(
         path,
         [
-            User(name="ana", roles=frozenset({"feedback"}), secret=SECRET),
-            User(name="bob", roles=frozenset(), secret=SECRET),
+            User(name="ana", roles=frozenset({"feedback"}), secret=secret()),
+            User(name="bob", roles=frozenset(), secret=secret()),
             User(name="node-red", roles=frozenset({"try"}), secret=hashed_token(TOKEN)),
         ],
     )
@@ -244,7 +250,7 @@ def test_a_login_outlives_the_process_but_neither_thirty_days_nor_another_passwo
     cookie = first.client.cookies["edge-agent"]
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert cookie not in kept.read_text("utf-8")
-    assert SECRET not in kept.read_text("utf-8")
+    assert secret() not in kept.read_text("utf-8")
 
     def user(page: Page) -> Any:
         page.client.cookies.set("edge-agent", cookie)
@@ -255,7 +261,7 @@ def test_a_login_outlives_the_process_but_neither_thirty_days_nor_another_passwo
     assert user(Page(Users(file), folder=tmp_path)) == "ana"
     write_users(file, [User(name="ana", roles=frozenset(), secret=hashed_password("another horse"))])
     assert user(Page(Users(file), folder=tmp_path)) is None
-    write_users(file, [User(name="ana", roles=frozenset(), secret=SECRET)])
+    write_users(file, [User(name="ana", roles=frozenset(), secret=secret())])
     assert login(first).status_code == 200
     cookie = first.client.cookies["edge-agent"]
     third = Page(Users(file), folder=tmp_path)
