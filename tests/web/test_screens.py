@@ -353,7 +353,7 @@ def test_the_page_speaks_german_to_who_prefers_it(world: World) -> None:
             hot, wrong = (view.locator(".alarms > li", has_text=name) for name in ("Überhitzung", "zu oft falsch"))
             expect(hot).to_contain_text("Was tun: Gerät kühlen oder weniger Anfragen schicken.")
             expect(hot.locator("[lang=en]")).to_have_text(HEAT)
-            expect(wrong).to_contain_text("falsche Antworten korrigieren oder zum vorherigen Modell zurückkehren.")
+            expect(wrong).to_contain_text("neue beantworten, neu trainieren oder zum vorherigen Modell zurückkehren.")
             expect(wrong.locator("[lang=en]")).to_have_text(re.compile(r" is wrong since (30\. Nov\., )?\d\d:\d2:32$"))
             expect(view.locator(".journal")).to_contain_text(
                 "Prozess des Modells neu gestartet: Neustarts: 1; PID: 3588; Grund: killed by SIGKILL"
