@@ -38,10 +38,10 @@ demo-train: $(VENV)/train-ready
 pool-demo: setup
 	$(BIN)/python -m rigs.pool demo
 
-# Seven processes even on two cores: the tests wait for brokers, wills and alarms a good part of their time.
+# Nine processes even on two cores: the tests wait for brokers, wills and alarms a good part of their time.
 # In order, because xdist would start the files with few but slow tests last. They start hundreds of processes, each of
 # which would compile the source again where no bytecode may be kept.
-PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 7 --dist loadfile --no-loadscope-reorder
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 9 --dist loadfile --no-loadscope-reorder
 test: setup
 	$(PYTEST) --ignore tests/rigs
 

@@ -103,7 +103,7 @@ def test_it_ends_within_two_seconds_also_while_browsers_are_connected(tmp_path: 
         begin = time.monotonic()
         page.process.send_signal(number)
         assert page.process.wait(10) == 0
-        assert time.monotonic() - begin < 2 + 1  # and a second for a machine that does other things meanwhile
+        assert time.monotonic() - begin < 2 + 3  # three for a machine that does other things meanwhile
         assert page.process.communicate()[1] == ""
 
 
