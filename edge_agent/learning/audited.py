@@ -173,8 +173,8 @@ class AuditedTasks(Generic[_T]):
             first.due_at, first.again_at = None, now + ASSESS_EVERY_S
             try:
                 kept, work = self._assessment(first)
+                self._assessing = first, kept, in_background("assessment", work)
             except Exception:
                 first.is_judged = True  # A fault here must keep no request waiting.
                 raise
-            self._assessing = first, kept, in_background("assessment", work)
         return events

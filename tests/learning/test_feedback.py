@@ -14,7 +14,7 @@ from edge_agent.core.model import Model
 from edge_agent.core.pipe import Student
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.gguf.field_table import fingerprint
-from edge_agent.learning import trial
+from edge_agent.learning import audited, trial
 from edge_agent.learning.answers import read_answers, read_open_audits
 from edge_agent.learning.feedback import Mark
 from edge_agent.learning.learning import Learning
@@ -340,9 +340,10 @@ HELD_OUT = ((0.95, 40, 40), (0.9, 60, 60), (0.4, 30, 60))
 PROMISED = ON + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n"
 
 
-def test_a_task_that_cannot_be_assessed_keeps_no_request_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("faulty", ["_assessment", "in_background"])
+def test_a_task_that_cannot_be_assessed_keeps_no_request_waiting(faulty: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(text=PROMISED)
-    monkeypatch.setattr(bench.feedback, "_assessment", lambda _tracked: 1 / 0)
+    monkeypatch.setattr(bench.feedback if faulty == "_assessment" else audited, faulty, lambda *_: 1 / 0)
     assert not bench.learning.is_judged
     with pytest.raises(ZeroDivisionError):
         bench.feedback.tick(time.monotonic())
