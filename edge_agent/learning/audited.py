@@ -168,7 +168,8 @@ class AuditedTasks(Generic[_T]):
                     events = self._apply(tracked, kept, future.result())
                 else:
                     log.error("the kept answers of %s cannot be used: %s", tracked.store_name, error)
-        first = min(self._tracked.values(), key=lambda tracked: tracked.next_at, default=None)
+        # Requests or health wait for the ones that are not judged.
+        first = min(self._tracked.values(), key=lambda tracked: (tracked.is_judged, tracked.next_at), default=None)
         if first is not None and now >= first.next_at:
             first.due_at, first.again_at = None, now + ASSESS_EVERY_S
             try:

@@ -1,6 +1,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from edge_agent.learning import audited, trial
 from edge_agent.learning.answers import read_answers, read_open_audits
 from edge_agent.learning.feedback import Mark
 from edge_agent.learning.learning import Learning
+from edge_agent.learning.maths.assessment import Assessment
 from edge_agent.requests.request import Request
 from edge_agent.requests.score_maps import ScoreMaps
 from edge_agent.requests.tasks import Task, with_built_in
@@ -348,6 +350,28 @@ def test_a_task_that_cannot_be_assessed_keeps_no_request_waiting(faulty: str, mo
     with pytest.raises(ZeroDivisionError):
         bench.feedback.tick(time.monotonic())
     assert bench.learning.is_judged
+
+
+@pytest.mark.expects_warning
+def test_a_task_that_a_reload_adds_is_judged_before_the_others_are_assessed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(text=PROMISED)
+    bench.settle()
+    begun: list[Future[Assessment]] = []
+
+    def begin(_name: str, _work: object) -> Future[Assessment]:
+        begun.append(Future())
+        return begun[-1]
+
+    monkeypatch.setattr(audited, "in_background", begin)
+    settings = config(PROMISED + PROMISED[len(ON) :].replace("[tasks.t]", "[tasks.u]"))
+    bench.learning.reconfigure(settings, with_built_in(settings.tasks))
+    bench.feedback.tick(time.monotonic())
+    assert not bench.learning.is_judged
+    begun[0].set_exception(ValueError("a fault"))
+    bench.feedback.tick(time.monotonic())
+    assert (bench.learning.is_judged, len(begun)) == (True, 2)
 
 
 def test_a_promise_starts_from_rows_that_training_held_out() -> None:
