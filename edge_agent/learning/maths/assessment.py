@@ -69,13 +69,13 @@ class Assessment:
     asked: int  # Audits up to the last one with feedback, or all of them if they are overdue.
     audits: int  # Those of them that have feedback.
     right: int  # Audits that are right under the map, whatever its score.
-    newest: Sequence[bool]  # Whether each of the newest ones is right, at most NEWEST_AUDITS.
+    newest: Sequence[bool]  # Whether each of the newest ones is right, at most NEWEST_AUDITS, without refused inputs.
     lower_bound: float | None  # Of the share of right audits; None without any.
     held_out: int  # Rows that training held out which count for a promise like audits.
     held_out_right: int  # Those of them that were answered right.
     promise: promise.Promise | None  # The answers for which `min_accuracy` can be promised; None if there are none.
     tested: Tested | None  # The latest test of a promise.
-    drop: drift.Drop | None  # How the accuracy fell; None if it has not.
+    drop: drift.Drop | None  # How the accuracy fell, without refused inputs; None if it has not.
     shift: Shift | None  # How far the newest answers are from the oldest; None if chance may explain it.
 
 
@@ -122,7 +122,10 @@ def assess(
     answered = [answer for answer in asked if answer.is_marked]
     audits = [JudgedAnswer.of(answer.scores, answer.label, score_map) for answer in answered]
     outcomes = [audit.is_right for audit in audits]
-    earlier = [] if _contradict(audits, held_out, confidence) else held_out
+    # That people call refused inputs wrong, such as those of a new fault, says nothing about answers that are given.
+    unrefused = [audit for answer, audit in zip(answered, audits, strict=True) if not answer.is_refused]
+    unrefused_outcomes = [audit.is_right for audit in unrefused]
+    earlier = [] if _contradict(unrefused, held_out, confidence) else held_out
     promised = None
     if min_accuracy is not None and len(audits) >= MIN_ANSWERED * len(asked):
         others = [_score(answer, score_map) for answer in recent if not answer.is_audit]
@@ -154,13 +157,13 @@ def assess(
         asked=len(asked),
         audits=len(outcomes),
         right=sum(outcomes),
-        newest=outcomes[-NEWEST_AUDITS:],
+        newest=unrefused_outcomes[-NEWEST_AUDITS:],
         lower_bound=lower_bound(sum(outcomes), len(outcomes), confidence) if outcomes else None,
         held_out=len(earlier),
         held_out_right=count_right(earlier),
         promise=promised,
         tested=tested,
-        drop=drift.find_drop(outcomes),
+        drop=drift.find_drop(unrefused_outcomes),
         shift=_shift(recent, score_map, drift_answers),
     )
 

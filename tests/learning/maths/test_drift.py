@@ -40,6 +40,20 @@ def test_only_the_newest_audits_count() -> None:
     assert find_drop(outcomes[:400]) is not None
 
 
+def test_wrong_audits_of_refused_inputs_are_no_drop() -> None:
+    """The model refuses a new fault, as it should, and people call that wrong."""
+
+    def drop(*, is_refused: bool) -> Drop | None:
+        scores = {"a": 0.9, "b": 0.1}
+        right = [Answer(scores=scores, output="a", label="a", is_audit=True, is_marked=True)] * 80
+        wrong = [Answer(scores=scores, output=None, is_refused=is_refused, is_audit=True, is_marked=True)] * 40
+        same = ScoreMap.identity(("a", "b"))
+        return assess([*right, *wrong], current=same, min_accuracy=None, confidence=0.95).drop
+
+    assert drop(is_refused=False) is not None
+    assert drop(is_refused=True) is None
+
+
 def test_too_few_audits_show_no_drop() -> None:
     assert find_drop([]) is None
     assert find_drop([True] * 10 + [False] * 40) is None
