@@ -26,6 +26,7 @@ from edge_agent.arguments import (
     PORT,
     SECONDS,
     SIGNING_KEY,
+    WHICH_DAY,
     Option,
     bus_options,
     exclusive,
@@ -267,7 +268,9 @@ def _accuracy(options: argparse.Namespace) -> int:
     ),
     option("--else LABEL", "the answer for readings outside the intervals of --faults (default: they are left out)"),
     option(
-        "--until TIME", "only answers up to this date, time or both: audits after it can judge the model", parse_time
+        "--until TIME",
+        f"only answers up to this date, time or both, so that audits after it can judge the model; {WHICH_DAY}",
+        parse_time,
     ),
     option("--out FILE", "the file of JSON lines to write (default: %(default)s)", Path, default=Path("rows.jsonl")),
     FORCE,
@@ -472,7 +475,7 @@ def _web(options: argparse.Namespace) -> int:
     option(
         "--since TIME", "from this date, time or both on (default: 24 hours before --until, or before now)", parse_time
     ),
-    option("--until TIME", "up to this date, time or both; a time alone is the latest one", parse_time),
+    option("--until TIME", f"up to this date, time or both; {WHICH_DAY}", parse_time),
     option("--device DEVICE", "only this board, and what concerns all boards"),
     flag("--feedback", "also prints what people answered on the page"),
     JSON,
