@@ -28,13 +28,13 @@ _random = random.SystemRandom()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberAccuracy:
-    """How near the answers of a task are to the true numbers that audits told."""
+    """How near the answers of a task are to the true numbers that audits told. Without a number, nothing is near."""
 
     mean_error: float | None  # None without audits.
     holds: float | None  # The share of the intervals that hold the true number.
     mean_error_recent: float | None  # The same of the newest audits, by which the alarm is raised.
     holds_recent: float | None
-    audits: int  # Those that are answered.
+    audits: int  # Those that are answered, also of readings that got no number.
     feedback: int  # Other answers with feedback.
     since: str | None  # The first audit.
 
@@ -59,18 +59,22 @@ class Estimates(Keeper):
         self._audit_counts: dict[str, AuditCounts] = {}
 
     def keep(self, request: Request, event: Finished, output: Any, wall_s: float, value: Any) -> bool:
-        """Without an output there is nothing to be near."""
+        """Also a reading that is refused as unlike training: its true number is what the next training lacks."""
         task = request.task
         assert task is not None
         config = task.config
         assert isinstance(config, EstimateTask)
-        if not self._config.enabled or output is None or event.scores is None:
+        if not self._config.enabled or event.scores is None:
             return False
-        low, high = config.interval_of(event.scores)
         is_audit = request.may_be_audited and _random.random() < config.audit_rate
+        answer: dict[str, Any] = {"tokens": event.prompt_tokens, "is_audit": is_audit}
+        if output is None:
+            answer |= {"scores": {}, "output": None, "is_refused": True}
+        else:
+            low, high = config.interval_of(event.scores)
+            answer |= {"scores": {"low": low, "high": high}, "output": compact_json(output)}
+        self._keep(task.name, self._basis(task), request, wall_s, value, **answer)
         self._audit_counts.pop(task.name, None)
-        answer = {"tokens": event.prompt_tokens, "is_audit": is_audit, "output": compact_json(output)}
-        self._keep(task.name, self._basis(task), request, wall_s, value, scores={"low": low, "high": high}, **answer)
         return is_audit
 
     def mark(self, task: Task, mark: Mark) -> dict[str, Any]:
@@ -83,7 +87,7 @@ class Estimates(Keeper):
         self._measured.pop(task.name, None)
         self._audit_counts.pop(task.name, None)
         output = number_of(kept.output)
-        is_right = task.config.is_right(output, number)
+        is_right = None if output is None else task.config.is_right(output, number)
         return {"task": task.name, "output": output, "answer": number, "is_right": is_right}
 
     def facts(self) -> dict[str, Mapping[str, Any]]:
@@ -94,7 +98,7 @@ class Estimates(Keeper):
 
     def finding(self) -> Finding | None:
         measured = self._all_measured().values()
-        if not any(each.accuracy.audits for each in measured):
+        if all(each.accuracy.mean_error is None for each in measured):
             return UNKNOWN
         return next((each.finding for each in measured if each.finding is not None), None)
 
@@ -133,7 +137,7 @@ class Estimates(Keeper):
             holds=count_held(judged) / len(judged) if judged else None,
             mean_error_recent=mean_error(newest) if newest else None,
             holds_recent=count_held(newest) / len(newest) if newest else None,
-            audits=len(judged),
+            audits=len(audits),
             feedback=sum(answer.is_marked and not answer.is_audit for answer in asked),
             since=timestamp(audits[0].wall_s) if audits else None,
         )
@@ -150,18 +154,23 @@ class Estimates(Keeper):
 
 
 def _judged(answer: KeptAnswer) -> JudgedNumber | None:
-    """None where damage has changed it."""
-    output, true = number_of(answer.output), number_of(answer.label)
-    if output is None or true is None:
+    """None for a reading that got no number, and where damage has changed it."""
+    output, true, interval = number_of(answer.output), number_of(answer.label), _interval(answer)
+    if output is None or true is None or interval is None:
         return None
-    return JudgedNumber.of(output, true, answer.scores["low"], answer.scores["high"])
+    return JudgedNumber.of(output, true, *interval)
+
+
+def _interval(answer: KeptAnswer) -> tuple[float, float] | None:
+    low, high = answer.scores.get("low"), answer.scores.get("high")
+    return None if low is None or high is None else (low, high)
 
 
 def _exported(kept: KeptAnswer) -> dict[str, Any]:
     return {
         "at": timestamp(kept.wall_s),
         "number": kept.number,
-        "interval": [kept.scores["low"], kept.scores["high"]],
+        "interval": _interval(kept),
         "output": number_of(kept.output),
         "label": number_of(kept.label),
         "is_marked": kept.is_marked,

@@ -9,7 +9,7 @@ import pytest
 from edge_agent.core.kinds.estimate import EstimateTask
 from edge_agent.core.pipe import Finish
 from edge_agent.learning import estimates
-from edge_agent.learning.answers import read_answers
+from edge_agent.learning.answers import read_answers, read_open_audits
 from edge_agent.learning.commands.rows import rows_of
 from edge_agent.requests.request import LARGE
 from edge_agent.status.alarms import UNKNOWN
@@ -96,14 +96,15 @@ def test_intervals_that_hold_too_few_true_numbers_raise_an_alarm_until_new_audit
 def test_an_export_has_numbers_and_intervals(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     for number in range(3):
-        bench.answer(number)
+        bench.answer(number, unlike=1.0 if number == 2 else None)
     bench.mark(1, answer="30.5")
     page = bench.learning.export("t", after=0, limit=2)
     assert (page["kind"], page["confidence"], page["next"]) == ("estimate", 0.8, 2)
     assert [(one["interval"], one["output"], one["label"]) for one in page["answers"]] == [
-        ([10, 40], 20, None), ([10, 40], 20, 30.5),
+        ((10, 40), 20, None), ((10, 40), 20, 30.5),
     ]  # fmt: skip
-    assert [one["number"] for one in bench.learning.export("t", after=2, limit=2)["answers"]] == [3]
+    (last,) = bench.learning.export("t", after=2, limit=2)["answers"]
+    assert (last["number"], last["interval"], last["output"], last["is_audit"]) == (3, None, None, True)
 
 
 def test_what_is_known_outlives_the_process(tmp_path: Path) -> None:
@@ -122,10 +123,41 @@ def test_feedback_that_was_not_asked_for_is_no_audit(tmp_path: Path) -> None:
     assert (bench.accuracy["audits"], bench.accuracy["feedback"]) == (0, 1)
 
 
-def test_an_input_unlike_training_has_no_answer_to_judge(tmp_path: Path) -> None:
+def test_a_refused_reading_is_asked_about_but_measures_nothing(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    assert not bench.answer(1, unlike=1.0)
-    assert bench.mark(1, answer=22)["error"]["code"] == "not_found"
+    assert [bench.answer(number, unlike=1.0) for number in range(10)] == [True] * 10
+    result = bench.mark(0, answer=80, by="Ana")
+    assert result["data"] == {"task": "t", "output": None, "answer": 80, "is_right": None, "by": "Ana"}
+    known = bench.accuracy
+    assert (known["mean_error"], known["holds"], known["audits"]) == (None, None, 1)
+    assert bench.learning.findings(0.0)["accuracy-low"] == UNKNOWN
+    # Six that an interval misses would raise the alarm.
+    for number in range(2, 9):
+        bench.mark(number, answer=80)
+    bench.answer(10)
+    bench.mark(10, answer=22)
+    known = bench.accuracy
+    assert (known["mean_error"], known["mean_error_recent"], known["holds"], known["holds_recent"]) == (2, 2, 1, 1)
+    assert (known["asked"], known["audits"], known["open"], known["missed"]) == (11, 9, 2, 2)
+    assert bench.learning.findings(0.0)["accuracy-low"] is None
+
+
+def test_refused_readings_push_no_judged_ones_out_of_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimates, "MAX_AUDITS", 2)
+    bench = Bench(tmp_path)
+    for number in range(4):
+        bench.answer(number, unlike=None if number < 2 else 1.0)
+        bench.mark(number, answer=30)
+    assert (bench.accuracy["mean_error_recent"], bench.accuracy["audits"]) == (10, 4)
+
+
+def test_an_input_unlike_training_that_gets_its_answer_is_judged(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, f'{TASK}outside = "answer"\n')
+    assert bench.answer(1, unlike=1.0)
+    assert bench.mark(1, answer=22)["data"]["is_right"]
+    assert bench.accuracy["holds"] == 1
 
 
 @pytest.mark.parametrize("answer", [-1, "soon", True])
@@ -139,8 +171,13 @@ def test_true_numbers_become_rows(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.answer(1)
     bench.answer(2)
+    bench.answer(3, unlike=1.0)
+    bench.answer(4, unlike=1.0)
     bench.mark(1, answer=22)
+    bench.mark(3, answer=80)
     bench.store.commit()
-    rows, left_out = rows_of("t", read_answers(bench.store.select, "t"), EstimateTask(kind="estimate"))
-    assert [(row["input"], row["answer"]) for row in rows] == [({"n": 1}, 22.0)]
-    assert left_out == {"no_feedback": 1}
+    answers = read_answers(bench.store.select, "t")
+    rows, left_out = rows_of("t", answers, EstimateTask(kind="estimate"))
+    assert [(row["input"], row["answer"]) for row in rows] == [({"n": 1}, 22.0), ({"n": 3}, 80.0)]
+    assert left_out == {"no_feedback": 2}
+    assert [answer.id for answer in read_open_audits(bench.store.select, "t", answers)[0]] == ["2", "4"]

@@ -256,6 +256,23 @@ def test_an_estimate_takes_a_number() -> None:
     assert bench.mark(key, answer=40).status_code == 202
 
 
+def test_an_audit_of_an_estimate_may_have_no_number() -> None:
+    bench = Bench()
+    key = bench.audit("hours", output=None, interval=None, scores=None, degraded=["unsure", "unlike-training"])
+    (check,) = bench.checks()["checks"]
+    assert (check["key"], check["kind"], check["input"]) == (key, "estimate", answering.INPUT)
+    mark = bench.mark(key, answer=80).json()
+    bench.tick(UNDO_S)
+    correlation = bench.live.published[-1].correlation
+    bench.result("hours", correlation=correlation, data={"output": None, "answer": 80, "is_right": None})
+    (entry,) = bench.live.journal.read(has_feedback=True, limit=1)
+    assert entry.text == "80; id: 1"
+    bench.reveal(mark["mark"])
+    (mark,) = bench.marks()
+    assert (mark["state"], mark["is_hidden"], mark["answer"]) == ("kept", False, 80)
+    assert (mark["output"], mark["best"], mark["score"], mark["is_right"]) == (None, None, None, None)
+
+
 @pytest.mark.parametrize("said", [{}, {"answer": "nosuch"}, {"correct": True}, {"correct": 1}, {"answer": 3}])
 def test_a_blind_audit_takes_only_one_of_its_labels(said: dict[str, Any]) -> None:
     bench = Bench()

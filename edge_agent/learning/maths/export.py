@@ -39,8 +39,8 @@ class ExportedNumber(_Part):
 
     number: int
     at: str | None
-    interval: Annotated[tuple[_Number, _Number], Field(strict=False)]
-    output: _Number | None
+    interval: Annotated[tuple[_Number, _Number] | None, Field(strict=False)]  # None without an output.
+    output: _Number | None  # None: the input is unlike training.
     label: _Number | None  # The true number.
     is_marked: bool
     is_audit: bool

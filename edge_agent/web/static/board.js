@@ -144,10 +144,7 @@ function accuracyWords(task, board) {
   if (!entry && (board.health_at == null || SILENT.includes(board.level))) return t("accuracy.no_health");
   if (!entry && task.kind === "unusual") return t(task.open_checks ? "accuracy.unusual" : "accuracy.unusual.none", { n: task.open_checks });
   if (!entry) return t(task.kind === "classify" || task.kind === "estimate" ? "accuracy.off" : "accuracy.none_of_kind");
-  if (task.kind === "estimate")
-    return entry.mean_error == null
-      ? t("accuracy.no_audits")
-      : t("accuracy.estimate", { error: number(entry.mean_error, 2), holds: percent(entry.holds), n: entry.audits });
+  if (task.kind === "estimate") return nearness(entry).join(" ");
   if (!entry.audits) {
     const hasDropped = (board.alarms ?? []).some(
       ({ name, message }) => name === "accuracy-low" && message?.startsWith(`task ${task.name} `));
@@ -161,6 +158,15 @@ function accuracyWords(task, board) {
   else parts.push(...[task.promise ?? []].flat().map((each) => promiseWords(each)));
   parts.push(givenWords(entry.given));
   return parts.filter(Boolean).join(" ");
+}
+
+// Audits of readings that got no number are answered, too, but nothing is near.
+function nearness(entry) {
+  if (!entry.audits) return [t("accuracy.no_audits")];
+  const answered = t("accuracy.answered", { n: entry.audits, asked: entry.asked });
+  return entry.mean_error == null
+    ? [answered]
+    : [t("accuracy.estimate", { error: number(entry.mean_error, 2), holds: percent(entry.holds) }), answered];
 }
 
 // Without `differed` where people can still correct their answers, because it would tempt them to.

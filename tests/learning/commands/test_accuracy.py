@@ -192,19 +192,23 @@ def test_numbers_say_how_near_they_are_and_what_their_intervals_hold(
          "is_marked": number <= 10, "is_audit": number != 1}
         for number in range(1, 13)
     ]  # fmt: skip
+    answers += [answers[1] | {"number": number, "interval": None, "output": None} for number in (13, 14)]
     facts = {"task": "t", "kind": "estimate", "definition": "d", "model": "m", "confidence": 0.8, "unit": "h"}
     page = {"status": "ok", "data": {**facts, "next": None, "answers": answers}}
     monkeypatch.setattr(accuracy, "send_command", lambda *_, **__: page)
     arguments: dict[str, Any] = {"html": None, "out": None, "timeout_s": 1.0}
     assert accuracy.accuracy(BUS, "t", as_json=True, **arguments) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["answers"], found["audits"]["total"], found["feedback"]["total"]) == (12, 9, 10)
+    assert (found["answers"], found["audits"]["total"], found["feedback"]["total"]) == (14, 9, 10)
+    assert found["refused"] == 2
     assert (found["audits"]["mean_error"], found["audits"]["held"]) == (pytest.approx((7 * 2 + 2 * 30) / 9), 7)
     # R: binom.test(7, 9)$conf.int
     assert found["audits"]["held_low"] == pytest.approx(0.3999, abs=1e-4)
     assert not found["falls_short"]
     assert accuracy.accuracy(BUS, "t", as_json=False, **arguments) == 0
-    assert re.search(r"audits +9 +8\.222 h +0 h to 17\.\d+ h +7 +77\.8 %", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r"audits +9 +8\.222 h +0 h to 17\.\d+ h +7 +77\.8 %", printed)
+    assert "Answered audits of readings that got no number, in none of these figures: 2\n" in printed
     assert accuracy.accuracy(BUS, "t", as_json=False, **arguments | {"html": Path("x.html")}) == cli.EXIT_FAILED
     assert "--html shows labels" in capsys.readouterr().err
 

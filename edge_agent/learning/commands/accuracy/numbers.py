@@ -36,13 +36,16 @@ class NumberMeasures:
     recent: Nearness
     """Of the newest audits, by which the board raises an alarm."""
     feedback: Nearness
+    refused: int
+    """How many answered audits are of readings that got no number, and so are in no other figure."""
     falls_short: bool
     """Whether the board raises an alarm, because intervals hold too few of the audits' true numbers."""
 
 
 def measure_numbers(export: NumberExport) -> NumberMeasures:
     marked = [answer for answer in export.answers if answer.is_marked]
-    audits = _judged([answer for answer in marked if answer.is_audit])
+    answered = [answer for answer in marked if answer.is_audit]
+    audits = _judged(answered)
     return NumberMeasures(
         answers=len(export.answers),
         confidence=export.confidence,
@@ -50,6 +53,7 @@ def measure_numbers(export: NumberExport) -> NumberMeasures:
         audits=_nearness(audits),
         recent=_nearness(audits[-MAX_AUDITS:]),
         feedback=_nearness(_judged(marked)),
+        refused=sum(answer.output is None for answer in answered),
         falls_short=falls_short(audits, export.confidence),
     )
 
@@ -74,10 +78,12 @@ def number_lines(export: NumberExport, measures: NumberMeasures) -> list[str]:
     ]
     head = ("", "of", "mean error", "95 % interval", "held", "share", "95 % interval")
     short = f"The intervals hold clearly fewer of the audits than {percent(measures.confidence, '.0f')}."
+    refused = f"Answered audits of readings that got no number, in none of these figures: {measures.refused}"
     return [
         f"{export.task} of {export.board}: {measures.answers} answers kept",
         f"How near answers are, and how many intervals at {percent(measures.confidence, '.0f')} hold the true number",
         *aligned([head, *rows]),
+        *([refused] if measures.refused else []),
         *([short] if measures.falls_short else []),
         "",
         f"Bounds are at {100 * CONFIDENCE:g} % confidence. Only audits are a fair sample.",
@@ -88,7 +94,7 @@ def _judged(answers: Sequence[ExportedNumber]) -> list[JudgedNumber]:
     return [
         JudgedNumber.of(answer.output, answer.label, *answer.interval)
         for answer in answers
-        if answer.output is not None and answer.label is not None
+        if answer.output is not None and answer.label is not None and answer.interval is not None
     ]
 
 
