@@ -134,6 +134,16 @@ class AnswerTable:
         since = timestamp(open_at[0]) if open_at else None
         return AuditCounts(asked=len(rows), missed=len(open_at) - newer, open=len(open_at), open_since=since)
 
+    def share_given(self, basis: str) -> float | None:
+        """The share of the answers that have an output; None without any.
+
+        Those at the beginning that are audits or have feedback are no fair sample: they are kept longer than others.
+        """
+        first = "SELECT min(number) FROM answers WHERE basis = ? AND is_marked = 0 AND is_audit <> 1"
+        statement = f"SELECT count(*), count(output) FROM answers WHERE basis = ? AND number >= coalesce(({first}), 0)"  # noqa: S608
+        kept, given = self._store.select(statement, basis, basis)[0]
+        return given / kept if kept else None
+
     def gap(self, task: str) -> int | None:
         """The number up to which open audits were deleted that are newer than any answered one."""
         number: int | None = self._store.select(

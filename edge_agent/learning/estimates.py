@@ -45,18 +45,29 @@ class _Measured:
     finding: Finding | None  # The cause of an alarm.
 
 
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Counted again after each answer and all feedback."""
+
+    given: float | None  # The share of the kept answers that got a number; None without any.
+    audits: AuditCounts
+
+    def as_health(self, accuracy: NumberAccuracy) -> dict[str, Any]:
+        return {"given": self.given, **asdict(accuracy), **asdict(self.audits)}
+
+
 class Estimates(Keeper):
     kind = EstimateTask
 
     def set_model(self, weights_sha256: str) -> None:
         super().set_model(weights_sha256)
         self._measured.clear()
-        self._audit_counts.clear()
+        self._counted.clear()
 
     def reconfigure(self, config: FeedbackConfig, tasks: Mapping[str, Task]) -> None:
         super().reconfigure(config, tasks)
         self._measured: dict[str, _Measured] = {}
-        self._audit_counts: dict[str, AuditCounts] = {}
+        self._counted: dict[str, _Counted] = {}
 
     def keep(self, request: Request, event: Finished, output: Any, wall_s: float, value: Any) -> bool:
         """Also a reading that is refused as unlike training: its true number is what the next training lacks."""
@@ -74,7 +85,7 @@ class Estimates(Keeper):
             low, high = config.interval_of(event.scores)
             answer |= {"scores": {"low": low, "high": high}, "output": compact_json(output)}
         self._keep(task.name, self._basis(task), request, wall_s, value, **answer)
-        self._audit_counts.pop(task.name, None)
+        self._counted.pop(task.name, None)
         return is_audit
 
     def mark(self, task: Task, mark: Mark) -> dict[str, Any]:
@@ -85,16 +96,17 @@ class Estimates(Keeper):
         number = number_of(mark.answer)
         self._table.set_label(kept.number, compact_json(number), mark.by)
         self._measured.pop(task.name, None)
-        self._audit_counts.pop(task.name, None)
+        self._counted.pop(task.name, None)
         output = number_of(kept.output)
         is_right = None if output is None else task.config.is_right(output, number)
         return {"task": task.name, "output": output, "answer": number, "is_right": is_right}
 
     def facts(self) -> dict[str, Mapping[str, Any]]:
         measured = self._all_measured()
-        for name in measured.keys() - self._audit_counts.keys():
-            self._audit_counts[name] = self._table.audit_counts(self._basis(self._tasks[name]))
-        return {name: {**asdict(each.accuracy), **asdict(self._audit_counts[name])} for name, each in measured.items()}
+        for name in measured.keys() - self._counted.keys():
+            basis = self._basis(self._tasks[name])
+            self._counted[name] = _Counted(self._table.share_given(basis), self._table.audit_counts(basis))
+        return {name: self._counted[name].as_health(each.accuracy) for name, each in measured.items()}
 
     def finding(self) -> Finding | None:
         measured = self._all_measured().values()

@@ -125,11 +125,12 @@ def test_feedback_that_was_not_asked_for_is_no_audit(tmp_path: Path) -> None:
 
 def test_a_refused_reading_is_asked_about_but_measures_nothing(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
+    assert bench.accuracy["given"] is None
     assert [bench.answer(number, unlike=1.0) for number in range(10)] == [True] * 10
     result = bench.mark(0, answer=80, by="Ana")
     assert result["data"] == {"task": "t", "output": None, "answer": 80, "is_right": None, "by": "Ana"}
     known = bench.accuracy
-    assert (known["mean_error"], known["holds"], known["audits"]) == (None, None, 1)
+    assert (known["given"], known["mean_error"], known["holds"], known["audits"]) == (0, None, None, 1)
     assert bench.learning.findings(0.0)["accuracy-low"] == UNKNOWN
     # Six that an interval misses would raise the alarm.
     for number in range(2, 9):
@@ -153,11 +154,26 @@ def test_refused_readings_push_no_judged_ones_out_of_the_newest(
     assert (bench.accuracy["mean_error_recent"], bench.accuracy["audits"]) == (10, 4)
 
 
+def test_the_share_that_gets_a_number_is_that_of_a_fair_sample(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, TASK.replace("audit_rate = 1\n", ""))
+    # It is kept for longer than those of its time without feedback.
+    bench.answer(0)
+    bench.mark(0, answer=22)
+    assert bench.accuracy["given"] == 1
+    for number in range(1, 5):
+        assert not bench.answer(number, unlike=1.0 if number == 3 else None)
+    assert bench.accuracy["given"] == 0.75
+    bench.mark(2, answer=22)
+    bench.mark(3, answer=22)
+    assert bench.accuracy["given"] == 0.75
+    assert bench.accuracy["feedback"] == 3
+
+
 def test_an_input_unlike_training_that_gets_its_answer_is_judged(tmp_path: Path) -> None:
     bench = Bench(tmp_path, f'{TASK}outside = "answer"\n')
     assert bench.answer(1, unlike=1.0)
     assert bench.mark(1, answer=22)["data"]["is_right"]
-    assert bench.accuracy["holds"] == 1
+    assert (bench.accuracy["given"], bench.accuracy["holds"]) == (1, 1)
 
 
 @pytest.mark.parametrize("answer", [-1, "soon", True])

@@ -144,7 +144,7 @@ function accuracyWords(task, board) {
   if (!entry && (board.health_at == null || SILENT.includes(board.level))) return t("accuracy.no_health");
   if (!entry && task.kind === "unusual") return t(task.open_checks ? "accuracy.unusual" : "accuracy.unusual.none", { n: task.open_checks });
   if (!entry) return t(task.kind === "classify" || task.kind === "estimate" ? "accuracy.off" : "accuracy.none_of_kind");
-  if (task.kind === "estimate") return nearness(entry).join(" ");
+  if (task.kind === "estimate") return [...nearness(entry), givenWords(entry.given)].join(" ");
   if (!entry.audits) {
     const hasDropped = (board.alarms ?? []).some(
       ({ name, message }) => name === "accuracy-low" && message?.startsWith(`task ${task.name} `));

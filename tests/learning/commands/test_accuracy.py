@@ -200,13 +200,14 @@ def test_numbers_say_how_near_they_are_and_what_their_intervals_hold(
     assert accuracy.accuracy(BUS, "t", as_json=True, **arguments) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["answers"], found["audits"]["total"], found["feedback"]["total"]) == (14, 9, 10)
-    assert found["refused"] == 2
+    assert (found["given"], found["refused"]) == (12 / 14, 2)
     assert (found["audits"]["mean_error"], found["audits"]["held"]) == (pytest.approx((7 * 2 + 2 * 30) / 9), 7)
     # R: binom.test(7, 9)$conf.int
     assert found["audits"]["held_low"] == pytest.approx(0.3999, abs=1e-4)
     assert not found["falls_short"]
     assert accuracy.accuracy(BUS, "t", as_json=False, **arguments) == 0
     printed = capsys.readouterr().out
+    assert "t of plant/b1: 14 answers kept; 85.7 % of the readings get a number\n" in printed
     assert re.search(r"audits +9 +8\.222 h +0 h to 17\.\d+ h +7 +77\.8 %", printed)
     assert "Answered audits of readings that got no number, in none of these figures: 2\n" in printed
     assert accuracy.accuracy(BUS, "t", as_json=False, **arguments | {"html": Path("x.html")}) == cli.EXIT_FAILED

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 
 from edge_agent.core.terminal import UNKNOWN, aligned, percent
 from edge_agent.learning.maths.export import ExportedNumber, NumberExport
@@ -30,6 +31,8 @@ class Nearness:
 @dataclass(frozen=True, slots=True)
 class NumberMeasures:
     answers: int
+    given: float
+    """The share of readings that get a number."""
     confidence: float
     unit: str | None
     audits: Nearness
@@ -43,11 +46,15 @@ class NumberMeasures:
 
 
 def measure_numbers(export: NumberExport) -> NumberMeasures:
+    """What an export with answers says."""
+    # Those at the beginning are no fair sample: audits and answers with feedback are kept longer than others.
+    fair = list(dropwhile(lambda answer: answer.is_marked or answer.is_audit, export.answers)) or export.answers
     marked = [answer for answer in export.answers if answer.is_marked]
     answered = [answer for answer in marked if answer.is_audit]
     audits = _judged(answered)
     return NumberMeasures(
         answers=len(export.answers),
+        given=sum(answer.output is not None for answer in fair) / len(fair),
         confidence=export.confidence,
         unit=export.unit,
         audits=_nearness(audits),
@@ -79,8 +86,9 @@ def number_lines(export: NumberExport, measures: NumberMeasures) -> list[str]:
     head = ("", "of", "mean error", "95 % interval", "held", "share", "95 % interval")
     short = f"The intervals hold clearly fewer of the audits than {percent(measures.confidence, '.0f')}."
     refused = f"Answered audits of readings that got no number, in none of these figures: {measures.refused}"
+    kept = f"{export.task} of {export.board}: {measures.answers} answers kept"
     return [
-        f"{export.task} of {export.board}: {measures.answers} answers kept",
+        f"{kept}; {percent(measures.given)} of the readings get a number",
         f"How near answers are, and how many intervals at {percent(measures.confidence, '.0f')} hold the true number",
         *aligned([head, *rows]),
         *([refused] if measures.refused else []),
