@@ -11,7 +11,7 @@ from edge_agent import cli
 from edge_agent.core.config import MqttConfig
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.commands.accuracy import accuracy
-from edge_agent.learning.commands.accuracy.measures import evidence_words, measure
+from edge_agent.learning.commands.accuracy.measures import drop_words, evidence_words, measure
 from edge_agent.learning.commands.accuracy.page import render_page
 from edge_agent.learning.maths.calibration import JudgedAnswer, bins
 from edge_agent.learning.maths.export import Export, read_export
@@ -59,6 +59,32 @@ def test_audits_from_before_a_drop_do_not_measure() -> None:
     found = measure(export(*answers, since=5))
     assert (found.audits.right, found.audits.total, found.feedback.total) == (5, 5, 10)
     assert (found.confusion, found.audit_confusion) == ({"a": (5, 0), "b": (5, 0)}, {"a": (5, 0), "b": (0, 0)})
+
+
+def test_audits_that_no_longer_count_are_named_with_their_time() -> None:
+    asked = [f"2026-12-01T10:00:0{number}.000Z" for number in range(9)]
+    answers = [answer(number, 0.9, "b", at=asked[number]) for number in range(1, 6)]
+    others = [
+        answer(6, 0.9, None, at=asked[6], is_marked=False),
+        answer(7, 0.9, "b", at=asked[7], is_audit=False),
+        answer(8, 0.9, "a", at=asked[8]),
+    ]
+    fallen = export(*answers, *others, since=7)
+    found = measure(fallen)
+    assert (found.audits.total, found.evidence.before_drop, found.evidence.before_drop_until) == (1, 5, asked[5])
+    words = (
+        f"5 answered audits, asked until {asked[5]}, no longer count, because the accuracy fell: the board learns from "
+        "them instead."
+    )
+    assert words in accuracy.lines(fallen, found)
+    assert words in render_page(fallen, found)
+    none = export(*answers, since=5)
+    page = render_page(none, measure(none))
+    assert "No audit that counts is answered yet" in " ".join(page.split())
+    timeless = export(answer(1, 0.9, "b"), since=1)
+    assert drop_words(measure(timeless)).startswith("1 answered audits no longer count, because")
+    whole = export(*answers, *others)
+    assert "no longer" not in "\n".join(accuracy.lines(whole, measure(whole)))
 
 
 def test_answers_without_output_and_labels_of_no_name_have_a_place_of_their_own() -> None:

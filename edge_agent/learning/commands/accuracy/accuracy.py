@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from edge_agent.core.extras import missing_extra
 from edge_agent.core.terminal import aligned, fail, percent
 from edge_agent.core.wording import first_fault, printable, printable_json
-from edge_agent.learning.commands.accuracy.measures import Measures, evidence_words, measure, tables_of
+from edge_agent.learning.commands.accuracy.measures import Measures, drop_words, evidence_words, measure, tables_of
 from edge_agent.learning.commands.accuracy.numbers import measure_numbers, number_lines
 from edge_agent.learning.maths.export import Export, NumberExport
 from edge_agent.learning.maths.shares import CONFIDENCE
@@ -100,7 +100,7 @@ def lines(export: Export, measures: Measures) -> list[str]:
     calibration = measures.calibration
     kept = f"{export.task} of {export.board}: {measures.answers} answers kept"
     tables = [
-        [f"{kept}; {percent(measures.given)} would be given now"],
+        [f"{kept}; {percent(measures.given)} would be given now", *filter(None, [drop_words(measures)])],
         *([table.title, *aligned([table.head, *table.rows])] for table in tables_of(measures)),
     ]
     if calibration is not None:

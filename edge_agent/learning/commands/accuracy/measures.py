@@ -81,6 +81,8 @@ class Evidence:
     earlier: int  # Those of them that an earlier model was asked first.
     held_out: int  # Rows that the training held out.
     contradicted: int  # Such rows that do not count, because audits are right less often.
+    before_drop: int  # Answered audits that measure nothing any more, because the accuracy fell.
+    before_drop_until: str | None  # When the newest of these was asked.
     always: tuple[str, float] | None  # The most frequent label, and the promise that it alone would keep, too.
 
 
@@ -107,6 +109,7 @@ def measure(export: Export) -> Measures:
     score_map = export.map_of("map")
     marked = [answer for answer in export.answers if answer.is_marked]
     audits = [answer for answer in marked if export.measures(answer)]
+    before_drop = [answer for answer in marked if answer.is_audit and not export.measures(answer)]
     judged = judge(audits, score_map)
     targets = sorted({*_PROMISES, *([] if export.min_accuracy is None else [export.min_accuracy])})
     assessments = {target: _assess(export, score_map, target) for target in targets}
@@ -142,6 +145,8 @@ def measure(export: Export) -> Measures:
             earlier=export.earlier,
             held_out=assessed.held_out,
             contradicted=len(held_out) - assessed.held_out,
+            before_drop=len(before_drop),
+            before_drop_until=max((answer.at for answer in before_drop if answer.at is not None), default=None),
             always=_always([answer.label for answer in audits], assessments, export.confidence),
         ),
     )
@@ -231,6 +236,18 @@ def _possible_promise(
     if (proven := assessed.promise) is not None:
         return PossiblePromise(target, proven.coverage, proven.threshold, 0, for_all if proven.threshold else 0)
     return PossiblePromise(target, None, None, at_least, for_all)
+
+
+def drop_words(measures: Measures) -> str:
+    """A sentence; empty if all answered audits count."""
+    evidence = measures.evidence
+    if not evidence.before_drop:
+        return ""
+    until = "" if evidence.before_drop_until is None else f", asked until {evidence.before_drop_until},"
+    return (
+        f"{evidence.before_drop} answered audits{until} no longer count, because the accuracy fell: the board learns "
+        "from them instead."
+    )
 
 
 def evidence_words(measures: Measures) -> str:

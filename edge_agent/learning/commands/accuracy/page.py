@@ -12,7 +12,7 @@ from edge_agent.core.page.page import environment
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.terminal import percent
 from edge_agent.core.wording import printable
-from edge_agent.learning.commands.accuracy.measures import Measures, evidence_words, judge, tables_of
+from edge_agent.learning.commands.accuracy.measures import Measures, drop_words, evidence_words, judge, tables_of
 from edge_agent.learning.maths.calibration import JudgedAnswer, bins
 from edge_agent.learning.maths.export import Export
 from edge_agent.learning.maths.shares import CONFIDENCE, interval, lower_bound
@@ -31,6 +31,7 @@ def render_page(export: Export, measures: Measures) -> str:
             percent=percent,
             confidence=f"{100 * CONFIDENCE:g} %",
             tables=tables_of(measures),
+            drop=drop_words(measures),
             evidence=evidence_words(measures),
             figures=_figures(export, measures),
         )
