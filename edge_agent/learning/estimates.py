@@ -21,7 +21,7 @@ from edge_agent.learning.keeper import Keeper
 from edge_agent.learning.maths.numbers import MAX_AUDITS, JudgedNumber, count_held, falls_short, mean_error
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import Task
-from edge_agent.status.alarms import UNKNOWN, Finding, Severity
+from edge_agent.status.alarms import Finding, Severity
 
 _random = random.SystemRandom()
 
@@ -108,11 +108,9 @@ class Estimates(Keeper):
             self._counted[name] = _Counted(self._table.share_given(basis), self._table.audit_counts(basis))
         return {name: self._counted[name].as_health(each.accuracy) for name, each in measured.items()}
 
-    def finding(self) -> Finding | None:
-        measured = self._all_measured().values()
-        if all(each.accuracy.mean_error is None for each in measured):
-            return UNKNOWN
-        return next((each.finding for each in measured if each.finding is not None), None)
+    def findings(self) -> dict[str, Finding | None]:
+        measured = self._all_measured()
+        return {name: each.finding for name, each in measured.items() if each.accuracy.mean_error is not None}
 
     def export(self, task: Task, *, after: int, limit: int) -> dict[str, Any]:
         config = task.config

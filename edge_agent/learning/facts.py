@@ -1,13 +1,13 @@
 """What a board knows about how right its answers are, for health and the alarms."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from edge_agent.core.wording import cut
 from edge_agent.learning.answers import AuditCounts
 from edge_agent.learning.maths.assessment import Shift
-from edge_agent.status.alarms import UNKNOWN, Finding, Severity
+from edge_agent.status.alarms import Finding, Severity, of_tasks
 
 # A population stability index of at least this is commonly called a major shift.
 INPUT_DRIFT = 0.25
@@ -73,20 +73,23 @@ def as_health(
 
 
 def findings(
-    accuracy: Mapping[str, TaskAccuracy], of_other_kinds: Iterable[Finding | None]
+    accuracy: Mapping[str, TaskAccuracy], of_other_kinds: Mapping[str, Finding | None]
 ) -> dict[str, Finding | None]:
-    """of_other_kinds: causes of the alarm `accuracy-low`, too."""
-    causes = [_accuracy_low(accuracy), *of_other_kinds]
-    known = [cause for cause in causes if cause is not UNKNOWN]
-    low = next((cause for cause in known if cause is not None), None) if known else UNKNOWN
-    return {"accuracy-low": low, "input-drift": _input_drift(accuracy)}
+    """of_other_kinds: causes of the alarm `accuracy-low`, too, by task."""
+    low = {
+        task: _accuracy_low(task, facts)
+        for task, facts in accuracy.items()
+        if facts.audits or facts.dropped_from is not None
+    }
+    shifts = [(task, facts.shift) for task, facts in accuracy.items() if facts.shift is not None]
+    shifts.sort(key=lambda item: item[1].index, reverse=True)
+    drift = {task: _input_drift(task, shift) for task, shift in shifts}
+    return {"accuracy-low": of_tasks({**low, **of_other_kinds}), "input-drift": of_tasks(drift)}
 
 
-def _accuracy_low(accuracy: Mapping[str, TaskAccuracy]) -> Finding | None:
-    dropped = {task: facts for task, facts in accuracy.items() if facts.dropped_from is not None}
-    if not dropped:
-        return None if any(facts.audits for facts in accuracy.values()) else UNKNOWN
-    task, facts = next(iter(dropped.items()))
+def _accuracy_low(task: str, facts: TaskAccuracy) -> Finding | None:
+    if facts.dropped_from is None:
+        return None
     figures, value = f"{facts.dropped_from:.0%} of the earlier audits were right", None
     if facts.dropped_to is not None:
         right, audits = facts.dropped_to
@@ -100,11 +103,7 @@ def _accuracy_low(accuracy: Mapping[str, TaskAccuracy]) -> Finding | None:
     return Finding(Severity.WARNING, message, value)
 
 
-def _input_drift(accuracy: Mapping[str, TaskAccuracy]) -> Finding | None:
-    shifts = {task: facts.shift for task, facts in accuracy.items() if facts.shift is not None}
-    if not shifts:
-        return UNKNOWN
-    task, shift = max(shifts.items(), key=lambda item: item[1].index)
+def _input_drift(task: str, shift: Shift) -> Finding | None:
     if shift.index < INPUT_DRIFT:
         return None
     message = (

@@ -19,7 +19,7 @@ from edge_agent.learning.audited import DAY_S, FORGET_EVERY
 from edge_agent.learning.feedback import Mark, find_marked
 from edge_agent.requests.request import Request
 from edge_agent.requests.tasks import Task
-from edge_agent.status.alarms import UNKNOWN, Finding
+from edge_agent.status.alarms import Finding
 
 
 class Keeper:
@@ -50,9 +50,9 @@ class Keeper:
     def mark(self, task: Task, mark: Mark) -> dict[str, Any]:
         """Takes feedback on an answer; gives the data of the result. Raises CommandError."""
 
-    def finding(self) -> Finding | None:
-        """The cause of the alarm `accuracy-low`; UNKNOWN where no answers can tell."""
-        return UNKNOWN
+    def findings(self) -> Mapping[str, Finding | None]:
+        """The cause of the alarm `accuracy-low`, of each task whose answers can tell."""
+        return {}
 
     def export(self, task: Task, *, after: int, limit: int) -> dict[str, Any] | None:  # noqa: ARG002 - for kinds
         """A page of a task's kept answers, without inputs and ids. None: there is nothing to measure by them."""

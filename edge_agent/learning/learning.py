@@ -208,7 +208,8 @@ class Learning(Answerers):
         }
 
     def findings(self, now: float) -> Mapping[str, Finding | None]:
-        return facts.findings(self._feedback.facts(), [keeper.finding() for keeper in self._keepers.values()])
+        of_other_kinds = {task: cause for keeper in self._keepers.values() for task, cause in keeper.findings().items()}
+        return facts.findings(self._feedback.facts(), of_other_kinds)
 
 
 def _is_sure(request: Request, choice: StudentChoice, answer: WorkerAnswer, *, is_audited: bool) -> bool:

@@ -79,8 +79,8 @@ class OddInputs:
         """Another model is in force."""
         self._newest.clear()
 
-    def worst(self, held_out: Mapping[str, tuple[int, int]]) -> OddShare | None:
-        """Of the task with the largest share; None while no task has enough inputs, as with a general model.
+    def shares(self, held_out: Mapping[str, tuple[int, int]]) -> list[OddShare]:
+        """Of the tasks that have enough inputs, the worst first; of none with a general model.
 
         held_out: Model.held_out_odd.
         """
@@ -98,7 +98,7 @@ class OddInputs:
                     is_high = _are_more(odd=len(odd), inputs=len(newest), held_out=known)
                 worst_field = next((name for name, _ in fields.most_common(1)), None)
                 shares.append(OddShare(task, share, worst_field, expected, is_high, notable))
-        return max(shares, key=lambda each: (each.is_high, each.share), default=None)
+        return sorted(shares, key=lambda each: (each.is_high, each.share), reverse=True)
 
 
 def _are_more(*, odd: int, inputs: int, held_out: tuple[float, int]) -> bool:

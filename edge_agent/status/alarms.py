@@ -2,7 +2,8 @@
 
 To add an alarm, add its entry to ALARMS and a function that finds its cause in `Alarms`. Bring the cause in: from
 `BoardReading`, as a figure of `update`, or by an `on_…` or `set_…` that agent.py calls. An optional part finds its
-cause itself (`Part.findings` in health.py); name it here with `_of_part`. Nothing here may block.
+cause itself (`Part.findings` in health.py); name it here with `_of_part`. A cause that each task may have is joined by
+`of_tasks`. Nothing here may block.
 docs/monitoring.md, docs/troubleshooting.md, the sample of docs/mqtt-api.md and examples/monitoring name it, too.
 """
 
@@ -11,8 +12,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from edge_agent.board.reading import BoardReading
@@ -75,9 +76,26 @@ class Finding:
     severity: Severity
     message: str
     value: float | None = None
+    by_task: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """What the log says of each task that has the cause; empty if it is not the tasks'."""
 
 
 UNKNOWN = Finding(Severity.NONE, "this board cannot tell")
+
+
+def of_tasks(causes: Mapping[str, Finding | None]) -> Finding | None:
+    """One finding for all tasks: the message of the first, after the names of all if there are several.
+
+    causes: By task, in the order to name them, without the tasks of which the board cannot tell.
+    """
+    found = {task: cause for task, cause in causes.items() if cause is not None}
+    if not found:
+        return None if causes else UNKNOWN
+    first = next(iter(found.values()))
+    # At the beginning, because `watch` may cut a message to one line.
+    names = f"tasks {', '.join(found)}: " if len(found) > 1 else ""
+    by_task = {task: cause.message for task, cause in found.items()}
+    return replace(first, message=names + first.message, by_task=by_task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +228,10 @@ def _revocations(alarms: Alarms) -> Finding | None:
 
 
 def _odd_inputs(alarms: Alarms) -> Finding | None:
-    odd = alarms.odd_inputs
-    if odd is None:
-        return UNKNOWN
+    return of_tasks({odd.task: _odd_inputs_of_task(odd) for odd in alarms.odd_inputs})
+
+
+def _odd_inputs_of_task(odd: OddShare) -> Finding | None:
     if not odd.is_high:
         return None
     if odd.notable is not None:
@@ -293,7 +312,7 @@ class _AlarmState:
         return self.finding.severity if self.finding else Severity.NONE
 
     def update(self, finding: Finding | None, now: float) -> bool:
-        """True if the alarm is to be published: it is raised, cleared, more or less severe, or has old figures."""
+        """True if the alarm is to be published: begun, ended, of other severity or tasks, or with old figures."""
         if finding is UNKNOWN:
             finding = None
         severity, raised = finding.severity if finding else Severity.NONE, self.severity
@@ -306,7 +325,9 @@ class _AlarmState:
             if begins:
                 self.since, self.since_text = since, None
         self._differs_since = None
-        if severity == raised and (finding == self.finding or now - self._published_at < REFRESH_S):
+        has_same_tasks = _tasks(finding) == _tasks(self.finding)
+        is_old = finding != self.finding and now - self._published_at >= REFRESH_S
+        if severity == raised and has_same_tasks and not is_old:
             return False
         self.finding, self._published_at = finding, now
         return True
@@ -342,7 +363,8 @@ class Alarms:
         self.revoked: str | None = None
         # Of the optional parts, by the alarm's name.
         self.findings: Mapping[str, Finding | None] = {}
-        self.odd_inputs: OddShare | None = None
+        # The worst first.
+        self.odd_inputs: Sequence[OddShare] = ()
         # Requests that failed since the last answer, and why the newest of them did.
         self.failed_in_a_row, self.last_failure = 0, ""
         self._overloaded_total = 0
@@ -401,7 +423,7 @@ class Alarms:
         last_failure: str = "",
         worker_ready_since: float | None = None,
         is_worker_silent: bool = False,
-        odd_inputs: OddShare | None = None,
+        odd_inputs: Sequence[OddShare] = (),
     ) -> bool:
         """Raises and clears alarms, once a second; True if a severity has changed."""
         self.now, self.is_worker_silent = now, is_worker_silent
@@ -416,11 +438,10 @@ class Alarms:
         self.takeovers = [at for at in self.takeovers if now - at <= TAKEOVERS_WINDOW_S]
         before = self.severities
         for alarm in self._states:
-            severity = alarm.severity
+            known = alarm.finding
             if alarm.update(alarm.rule.find(self), now):
                 self._publish(alarm, now, session)
-            if alarm.severity is not severity:
-                _log(alarm)
+            _log(alarm, known)
         return self.severities != before
 
     def publish_all(self, now: float, session: str, *, clear_others: bool) -> None:
@@ -452,10 +473,24 @@ class Alarms:
         self._announce(json_publication(topic, document, retain=True))
 
 
-def _log(alarm: _AlarmState) -> None:
+def _tasks(finding: Finding | None) -> set[str]:
+    return set() if finding is None else set(finding.by_task)
+
+
+def _log(alarm: _AlarmState, before: Finding | None) -> None:
+    """Logs a new severity, and each task that has the cause now or has it no longer. New figures are not logged."""
     name, finding = alarm.rule.name, alarm.finding
     if finding is None:
-        log.info("alarm cleared name=%s", name)
-    else:
-        level = logging.ERROR if finding.severity is Severity.CRITICAL else logging.WARNING
-        log.log(level, "alarm name=%s severity=%s: %s", name, finding.severity.text, finding.message)
+        if before is not None:
+            log.info("alarm cleared name=%s", name)
+        return
+    is_known = before is not None and before.severity is finding.severity
+    known = _tasks(before) if is_known else set()
+    messages = [message for task, message in finding.by_task.items() if task not in known]
+    if not finding.by_task and not is_known:
+        messages = [finding.message]
+    level = logging.ERROR if finding.severity is Severity.CRITICAL else logging.WARNING
+    for message in messages:
+        log.log(level, "alarm name=%s severity=%s: %s", name, finding.severity.text, message)
+    for task in sorted(known - _tasks(finding)):
+        log.info("alarm cleared name=%s task=%s", name, task)

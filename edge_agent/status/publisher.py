@@ -226,7 +226,7 @@ class StatusPublisher:
             last_failure=self._dispatcher.replies.last_failure,
             worker_ready_since=self._supervisor.ready_since,
             is_worker_silent=self._supervisor.is_silent(now),
-            odd_inputs=self._dispatcher.replies.odd_inputs.worst(self._supervisor.model.held_out_odd),
+            odd_inputs=self._dispatcher.replies.odd_inputs.shares(self._supervisor.model.held_out_odd),
         )
         if has_changed:
             self.publish_health()

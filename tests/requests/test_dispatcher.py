@@ -1110,7 +1110,7 @@ def test_an_unusual_reading_is_a_word_for_a_small_client_and_counts_as_one_that_
     counts = {"answers_total": 100, "notable_total": 50}
     assert desk.dispatcher.as_health(2.0)["inference"]["notable"] == {"watch": counts}
     odd = OddShare("watch", 0.5, None, expected=0.001, is_high=True, notable="unusual")
-    assert desk.dispatcher.replies.odd_inputs.worst({}) == odd
+    assert desk.dispatcher.replies.odd_inputs.shares({}) == [odd]
 
 
 class TestStudents:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from edge_agent.learning.facts import findings as findings_of_learning
 from edge_agent.learning.maths.assessment import Shift
 from edge_agent.pool.facts import PoolFacts, QueueFigures
 from edge_agent.requests.statistics import MIN_ODD_WINDOW, OddInputs, OddShare
-from edge_agent.status.alarms import ALARMS, REFRESH_S, Alarms
+from edge_agent.status.alarms import ALARMS, REFRESH_S, Alarms, Finding, Severity
 from tests.helpers.facts import pool_facts
 from tests.helpers.support import BASE, labelled
 
@@ -76,7 +77,7 @@ class Bus:
         expires: str | None = None,
         depth: int = 0,
         refused_each: int = 0,
-        odd_inputs: OddShare | None = None,
+        odd_inputs: Sequence[OddShare] = (),
         ready_since: float | None = None,
         is_silent: bool = False,
         failed_in_a_row: int = 0,
@@ -88,7 +89,7 @@ class Bus:
                 self.now,
                 session=session,
                 reading=board,
-                findings={**(pool.findings() if pool else {}), **findings_of_learning(accuracy or {}, [])},
+                findings={**(pool.findings() if pool else {}), **findings_of_learning(accuracy or {}, {})},
                 expires=expires,
                 queue_depth=depth,
                 overloaded_total=self.refused,
@@ -150,7 +151,7 @@ def test_an_alarm_is_unmeasured_while_the_board_cannot_find_its_cause(bus: Bus) 
     bus.alarms.set_quality_fault("")
     known = {"triage": TaskAccuracy(audits=1, shift=Shift(0.0, "the scores"))}
     odd = OddShare("triage", 0.0, None, expected=0.01, is_high=False)
-    assert bus.run(1, reading(60.0), accuracy=known, odd_inputs=odd).alarms.unmeasured == set()
+    assert bus.run(1, reading(60.0), accuracy=known, odd_inputs=[odd]).alarms.unmeasured == set()
 
 
 def test_many_inputs_that_are_not_as_the_training_was_raise_an_alarm_with_the_field(bus: Bus) -> None:
@@ -167,11 +168,11 @@ def test_many_inputs_that_are_not_as_the_training_was_raise_an_alarm_with_the_fi
     ):
         for _ in range(count):
             newest.add("triage", event)
-        alarm = bus.run(1, odd_inputs=newest.worst({})).retained.get("odd-inputs")
+        alarm = bus.run(1, odd_inputs=newest.shares({})).retained.get("odd-inputs")
         assert look_at == (None if alarm is None else alarm["message"].split("as its training was: look at ")[1])
     assert bus.retained["odd-inputs"]["value"] == 0.3
     newest.clear()
-    assert newest.worst({}) is None
+    assert newest.shares({}) == []
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,7 @@ def test_odd_inputs_raise_an_alarm_if_they_are_more_than_in_training(
     newest, usual = OddInputs(), replace(labelled(1, ok=1.0), rare_fields={})
     for number in range(inputs):
         newest.add("triage", replace(usual, unlike=0.1) if number < odd else usual)
-    alarm = bus.run(1, odd_inputs=newest.worst({"triage": held_out})).retained.get("odd-inputs")
+    alarm = bus.run(1, odd_inputs=newest.shares({"triage": held_out})).retained.get("odd-inputs")
     assert told == (None if alarm is None else alarm["message"].split(": look at")[0])
 
 
@@ -215,10 +216,56 @@ def test_readings_that_are_unusual_more_often_than_the_task_allows_raise_an_alar
     newest = OddInputs()
     for number in range(inputs):
         newest.add_notable("watch", "unusual", allowed, is_notable=number < unusual)
-    alarm = bus.run(1, odd_inputs=newest.worst({})).retained.get("odd-inputs")
+    alarm = bus.run(1, odd_inputs=newest.shares({})).retained.get("odd-inputs")
     assert told == (None if alarm is None else alarm["message"].split(", or the plant")[0])
     newest.add_notable("watch", "unusual", allowed / 2, is_notable=True)
-    assert newest.worst({}) is None  # Answers of another definition do not count.
+    assert newest.shares({}) == []  # Answers of another definition do not count.
+
+
+FELL = TaskAccuracy(audits=1, dropped_from=0.97, dropped_to=(24, 40))
+SHIFTED, MORE_SHIFTED = (TaskAccuracy(shift=Shift(index, "the scores")) for index in (0.3, 0.4))
+ODD = OddShare("a", 0.4, None, expected=0.01, is_high=True)
+
+
+@pytest.mark.expects_warning
+@pytest.mark.parametrize(
+    ("name", "one", "both"),
+    [
+        ("accuracy-low", {"accuracy": {"a": FELL, "b": TaskAccuracy(audits=1)}}, {"accuracy": {"a": FELL, "b": FELL}}),
+        ("input-drift", {"accuracy": {"a": SHIFTED}}, {"accuracy": {"b": SHIFTED, "a": MORE_SHIFTED}}),
+        ("odd-inputs", {"odd_inputs": [ODD]}, {"odd_inputs": [ODD, replace(ODD, task="b", share=0.3)]}),
+    ],
+)
+def test_an_alarm_names_each_task_that_has_its_cause_and_the_log_says_when_one_joins_or_leaves(
+    caplog: pytest.LogCaptureFixture, name: str, one: dict[str, Any], both: dict[str, Any]
+) -> None:
+    caplog.set_level(logging.INFO)
+    bus = Bus()
+    alone = bus.run(1, **one).retained[name]
+    assert (" task a " in f" {alone['message']}", "task b" in alone["message"]) == (True, False)
+    joined = bus.run(1, **both).retained[name]
+    assert joined["message"] == f"tasks a, b: {alone['message']}"
+    assert (joined["since"], joined["value"] is None) == (alone["since"], False)
+    bus.run(100, **both)
+    assert len(bus.publications) == 2
+    left = bus.run(1, **one).retained[name]
+    assert (left["message"], left["since"]) == (alone["message"], alone["since"])
+    bus.run(1, **both).run(1)
+    assert (bus.told, bus.retained) == (["warning", None], {})
+    heads = [record.getMessage().split(": ")[0] for record in caplog.records]
+    warning = f"alarm name={name} severity=warning"
+    cleared = f"alarm cleared name={name}"
+    assert heads == [warning, warning, f"{cleared} task=b", warning, cleared]
+    assert all("task b " in caplog.records[number].getMessage() for number in (1, 3))
+
+
+def test_labels_and_numbers_that_are_wrong_too_often_are_one_alarm() -> None:
+    low = Finding(Severity.WARNING, "intervals of task b hold 6 of 18", 0.333)
+    both = findings_of_learning({"a": FELL}, {"b": low, "c": None})["accuracy-low"]
+    assert both is not None
+    assert both.message.startswith("tasks a, b: task a is right less often than before (")
+    alone = findings_of_learning({"a": TaskAccuracy(audits=1)}, {"b": low})["accuracy-low"]
+    assert alone == low
 
 
 def test_each_alarm_says_what_to_do(bus: Bus) -> None:
@@ -242,7 +289,7 @@ def test_each_alarm_says_what_to_do(bus: Bus) -> None:
         refused_each=1,
         pool=LOST,
         expires="2026-01-01",
-        odd_inputs=odd,
+        odd_inputs=[odd],
         is_silent=True,
     )
     assert set(bus.retained) == {rule.name for rule in ALARMS}

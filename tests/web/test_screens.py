@@ -337,7 +337,9 @@ def test_the_page_speaks_german_to_who_prefers_it(world: World) -> None:
             assert view.locator("html").get_attribute("lang") == "de"
             assert too_wide(view) == []
         site = world.stage.site
-        site.alarm(FINE[0], "accuracy-low", message=f"task {TRIAGE} is wrong since 2026-11-30T03:02:32.084Z")
+        names = ", ".join([*("x" * 64 for _ in range(3)), TRIAGE])
+        wrong_since = f"tasks {names}: task {'x' * 64} is wrong since 2026-11-30T03:02:32.084Z"
+        site.alarm(FINE[0], "accuracy-low", message=wrong_since)
         fields = {"restarts": 1, "pid": 3588, "reason": "killed by SIGKILL"}
         site.publish(f"{site.base(FINE[0])}/event/worker-restarted", {"ts": "2026-11-30T03:02:32.084Z", **fields})
         site.publish(f"{site.base(FINE[0])}/event/agent-restarted", {"reason": WITHOUT_POWER})
@@ -364,7 +366,9 @@ def test_the_page_speaks_german_to_who_prefers_it(world: World) -> None:
             entry = view.locator(".journal .entry", has_text="pumps does not exist").first
             expect(entry).to_contain_text("jetzt OFFLINE: das Modell lässt sich nicht laden; zuletzt gehört vor")
             expect(entry.locator("[lang=en]")).to_have_text("pumps does not exist; should be a folder")
+            assert too_wide(view) == []
             world.open(view, f"board/{FINE[0]}")
+            assert too_wide(view) == []
             expect(view.locator(".accuracy", has_text="Seit die Genauigkeit gefallen ist")).to_have_count(1)
         finally:
             site.set_audits(FINE[0], audits)

@@ -147,7 +147,7 @@ function accuracyWords(task, board) {
   if (task.kind === "estimate") return [...nearness(entry), givenWords(entry.given)].join(" ");
   if (!entry.audits) {
     const hasDropped = (board.alarms ?? []).some(
-      ({ name, message }) => name === "accuracy-low" && message?.startsWith(`task ${task.name} `));
+      ({ name, message }) => name === "accuracy-low" && concerns(message ?? "", task.name));
     const none = hasDropped ? t("accuracy.none_since_drop") : t(task.audit_rate ? "accuracy.no_audits" : "accuracy.no_rate");
     return [none, givenWords(entry.given)].join(" ");
   }
@@ -167,6 +167,12 @@ function nearness(entry) {
   return entry.mean_error == null
     ? [answered]
     : [t("accuracy.estimate", { error: number(entry.mean_error, 2), holds: percent(entry.holds) }), answered];
+}
+
+// Whether an alarm's message names this task, alone or among several.
+function concerns(message, task) {
+  const [, several = ""] = message.match(/^tasks (.*?): /) ?? [];
+  return message.startsWith(`task ${task} `) || several.split(", ").includes(task);
 }
 
 // Without `differed` where people can still correct their answers, because it would tempt them to.
