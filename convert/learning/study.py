@@ -108,11 +108,12 @@ class Study:
         return row.chances is not None and row.task.name in self.labelled_tasks
 
 
-def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
+def folds_of(rows: Sequence[Row], seed: int, noun: str = "rows") -> tuple[list[Fold], str]:
     """The folds, and which rows they hold out, in words.
 
     With groups, whole groups are held out; otherwise with times, the newest part; otherwise parts stratified by answer,
-    one of many rows or each of few. Raises ConvertError for a task without rows on one of the two sides.
+    one of many rows or each of few. `noun` says what the rows are. Raises ConvertError for a task without rows on one
+    of the two sides.
     """
     is_number = all(row.task.config.is_number for row in rows)
     has_many = len(rows) >= (MANY_NUMBERS if is_number else MANY_ROWS)
@@ -123,20 +124,19 @@ def folds_of(rows: Sequence[Row], seed: int) -> tuple[list[Fold], str]:
         folds = _folds(parts, count)
         judged = [row for fold in folds for row in fold.held_out]
         what = "machine" if all(row.group == row.machine for row in rows) else "group"
-        words = (
-            f"{len(judged):,} rows of {len(_by_group(judged))} {what}s, each by a model that has never seen its {what}"
-        )
+        groups = f"{len(_by_group(judged))} {what}s"
+        words = f"{len(judged):,} {noun} of {groups}, each by a model that has never seen its {what}"
     # If many times were equal, the order of the file would decide.
     elif len({row.time for row in rows}) > PARTS:
         last = len(rows) - len(rows) // PARTS
-        folds, words = [Fold(rows[:last], rows[last:])], f"the newest {len(rows) - last:,} rows"
+        folds, words = [Fold(rows[:last], rows[last:])], f"the newest {len(rows) - last:,} {noun}"
     else:
         parts = _parts_by_answer(rows, seed)
         count = 1 if has_many else PARTS
         folds = _folds(parts, count)
-        words = f"all rows, each by a model that has not seen its part of {100 // PARTS} %"
+        words = f"all {noun}, each by a model that has not seen its part of {100 // PARTS} %"
         if count == 1:
-            words = f"{len(folds[0].held_out):,} rows, drawn at random from those of each answer"
+            words = f"{len(folds[0].held_out):,} {noun}, drawn at random from those of each answer"
     sides = [by_task(side) for fold in folds for side in (fold.train, fold.held_out)]
     for name in by_task(rows):
         if any(name not in side for side in sides):

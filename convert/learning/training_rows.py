@@ -38,6 +38,8 @@ class Row:
     """The chance of each answer by its text, where a teacher gave them; `answer` is the likeliest. None if labelled."""
     group: str | None = None
     """The rows of a group, such as an episode or a day, are alike, so they are learnt or judged together."""
+    is_selection: bool = False
+    """Whether it is there because somebody noticed it, so that it says nothing of how frequent its like are."""
 
     @property
     def task(self) -> Task:

@@ -115,6 +115,7 @@ def learn_usual(
     seed: int = 0,
     *,
     labels: Sequence[str] | None = None,
+    is_sample: Sequence[bool] | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> UsualReadings:
     """Learns from usual readings, in the order of time if they have one.
@@ -122,9 +123,13 @@ def learn_usual(
     Args:
         blocks: For each row the number of its group, whose rows are held out together. None: the parts are random.
         labels: Each row's. Components begin with rows of one label, where they are not too many.
+        is_sample: Which rows say how rare a reading is. None: all.
         max_bytes: Of the result, about; but there is one component at least.
     """
-    return learn_and_find_rarest(rows, blocks, seed, labels=labels, max_bytes=max_bytes, count=0)[0]
+    learnt, _ = learn_and_find_rarest(
+        rows, blocks, seed, labels=labels, is_sample=is_sample, max_bytes=max_bytes, count=0
+    )
+    return learnt
 
 
 def learn_and_find_rarest(
@@ -133,6 +138,7 @@ def learn_and_find_rarest(
     seed: int,
     *,
     labels: Sequence[str] | None = None,
+    is_sample: Sequence[bool] | None = None,
     max_bytes: int = MAX_BYTES,
     places: Sequence[int] = (),
     count: int,
@@ -161,7 +167,7 @@ def learn_and_find_rarest(
         ]
         held_out = [RarityModel(model) for model in models]
         by_row = np.array([held_out[part].score(row) for part, row in zip(parts, rows, strict=True)])
-    scores = np.sort(by_row[is_clean]).tolist()
+    scores = np.sort(by_row[is_clean if is_sample is None else is_clean & np.array(is_sample)]).tolist()
     if len(scores) > _MAX_SCORES:
         scores = [scores[index] for index in np.linspace(0, len(scores) - 1, _MAX_SCORES).astype(int)]
     # Rounded up, so that a reading that comes again is at most as rare as it was.

@@ -27,6 +27,7 @@ from ..write.manifest import PAGE_FILE, signer
 from .doubts import too_frequent
 from .runs import in_groups
 from .training_rows import MIN_ROWS, Row, by_task, in_order_of_time, read_labelled, read_rows
+from .usual import TAIL_ROWS
 from .usual_report import UnusualQuality, UnusualTraining
 from .usual_training import UnusualJob, is_usual, judge_unusual, write_unusual_bundle
 
@@ -191,6 +192,9 @@ def _read_of(unusual: dict[str, Task], given: argparse.Namespace) -> tuple[list[
         for row in unlabelled
         if row.identity not in named
     ]
+    # Fewer rows would not say how frequent false alarms are.
+    samples = Counter(row.task.name for row in usual)
+    labelled = [replace(row, is_selection=samples[row.task.name] >= TAIL_ROWS) for row in labelled]
     return in_order_of_time(usual + labelled), notes, in_both
 
 

@@ -87,7 +87,12 @@ def judge_unusual(job: UnusualJob) -> tuple[UnusualTraining, dict[str, UsualRead
         if (fields := len({field for row in usual for field in row.values})) > MAX_FIELDS:
             raise ConvertError(f"task {name}: its rows should have at most {MAX_FIELDS} fields (got {fields})")
         readings, rarest = learn_and_find_rarest(
-            _values(usual), _blocks(usual), job.seed, places=_places(usual), count=_RAREST
+            _values(usual),
+            _blocks(usual),
+            job.seed,
+            is_sample=_are_sample(usual),
+            places=_places(usual),
+            count=_RAREST,
         )
         learnt[name] = readings.model_copy(update={"template": usual[0].task.config.template})
         qualities.append(_judge(usual, others, learnt[name], rarest, job.seed))
@@ -174,13 +179,20 @@ def _judge(
 ) -> UnusualQuality:
     """False alarms come from models that have not seen the rows. `others` are judged by the written one.
 
-    No model learns from `others`.
+    No model learns from `others`. None is judged on usual rows that are a selection, the rarest ones.
     """
     config = _config(usual[0])
-    folds, held_out = folds_of(usual, seed)
+    sample, selection = list[Row](), list[Row]()
+    for row in usual:
+        (selection if row.is_selection else sample).append(row)
+    folds, held_out = folds_of(sample, seed, "unlabelled rows" if selection else "rows")
     judged = [row for fold in folds for row in fold.held_out]
     alarm_rarities = [
-        rarity for fold in folds for rarity in _rarities(_learnt_from(fold.train, seed), _values(fold.held_out))
+        rarity
+        for fold in folds
+        for rarity in _rarities(
+            _learnt_from([*fold.train, *_unseen(selection, fold.held_out)], seed), _values(fold.held_out)
+        )
     ]
     are_alarms = [rarity <= config.max_rarity for rarity in alarm_rarities]
     is_in_state = in_other_states([field.name for field in learnt.numbers], _values(usual))
@@ -197,8 +209,8 @@ def _judge(
     for row, rarity in zip(others, _rarities(written, _values(others)), strict=True):
         by_answer.setdefault(row.answer_text, []).append((rarity <= config.max_rarity, row.group))
     fields = tuple(_watched_fields(usual, learnt))
-    jumps = _jumps(usual, fields, written)
-    drifts = _drifts(usual, fields, written)
+    jumps = _jumps(sample, fields, written)
+    drifts = _drifts(sample, fields, written)
     return UnusualQuality(
         name=usual[0].task.name,
         rows=len(usual),
@@ -241,7 +253,18 @@ def _judge(
 
 
 def _learnt_from(rows: Sequence[Row], seed: int) -> RarityModel:
-    return RarityModel(learn_usual(_values(rows), _blocks(rows), seed))
+    return RarityModel(learn_usual(_values(rows), _blocks(rows), seed, is_sample=_are_sample(rows)))
+
+
+def _are_sample(rows: Sequence[Row]) -> list[bool]:
+    return [not row.is_selection for row in rows]
+
+
+def _unseen(selection: Sequence[Row], held_out: Sequence[Row]) -> list[Row]:
+    """Those that give no held-out row away: of other groups and other readings."""
+    groups = {row.group for row in held_out} - {None}
+    readings = {row.identity for row in held_out}
+    return [row for row in selection if row.group not in groups and row.identity not in readings]
 
 
 def _values(rows: Sequence[Row]) -> list[dict[str, Any]]:
