@@ -405,8 +405,8 @@ def test_a_broker_that_dies_meanwhile_is_not_said_to_be_slow(tmp_path: Path) -> 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_a_broker_that_holds_answers_back_is_found_with_the_remedy(tmp_path: Path, protocol: str) -> None:
     for line, verdict in (("", Verdict.WARNING), ("set_tcp_nodelay true", Verdict.GOOD)):
-        # On a busy machine, other delays may exceed the broker's, though hardly three times.
-        for _ in range(3):
+        # On a busy machine, other delays may exceed the broker's, at a load of 17 even three times in a row.
+        for _ in range(8):
             checks = traffic(tmp_path, line, f'protocol = "{protocol}"')
             if (found := checks["round trip"]).verdict is verdict:
                 break
