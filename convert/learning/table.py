@@ -1,6 +1,6 @@
 """The field table of rows: how the fields of their inputs become tokens."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +46,21 @@ def build_table(rows: Sequence[Row]) -> FieldTable:
     fields = [field.model_copy(update={"codes": known[field.name] if field.bins else None}) for field in fields]
     tasks = {name: _task_fields(task_rows, fields) for name, task_rows in by_task(rows).items()}
     return FieldTable(tasks=tasks, fields=tuple(fields), codes=codes)
+
+
+def codes_and_gaps(rows: Sequence[Row]) -> list[dict[ErrorCode | None, list[int]]]:
+    """For each field: at which places the rows with each of its codes are, and under None those that lack the field."""
+    found = list[dict[ErrorCode | None, list[int]]]()
+    for field in build_table(rows).fields:
+        places = defaultdict[ErrorCode | None, list[int]](list)
+        for at, row in enumerate(rows):
+            if field.name not in row.values:
+                places[None].append(at)
+            for code in outliers_of(field, [row.values.get(field.name)]):
+                if code in (field.codes or ()):
+                    places[code].append(at)
+        found.append(places)
+    return found
 
 
 def _task_fields(rows: Sequence[Row], fields: Sequence[InputField]) -> TaskFields:

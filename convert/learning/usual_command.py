@@ -26,6 +26,7 @@ from ..write.bundle import new_bundle, verify_bundle
 from ..write.manifest import PAGE_FILE, signer
 from .doubts import too_frequent
 from .runs import in_groups
+from .table import codes_and_gaps
 from .training_rows import MIN_ROWS, Row, by_task, in_order_of_time, read_labelled, read_rows
 from .usual import TAIL_ROWS
 from .usual_report import UnusualQuality, UnusualTraining
@@ -34,6 +35,9 @@ from .usual_training import UnusualJob, is_usual, judge_unusual, write_unusual_b
 # A task of the kind `classify` can be made where an answer has this many rows.
 ENOUGH_ROWS = 20
 _SHOWN_RAREST = 5
+# Of usual rows with the same error code, or without the same field, --classify keeps so many. Rows with codes of one
+# field are added up to this share, because a field with many codes would be read as a text.
+_KEPT_OF_EACH, _MAX_CODE_SHARE = 10, 0.05
 
 
 def is_unusual_training(given: argparse.Namespace, tasks: Mapping[str, Task]) -> bool:
@@ -113,19 +117,28 @@ def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tup
     if len(fewer) < len(classified) and not given.json:
         others = len(classified) - counts[USUAL]
         print(
-            f"keeps {len(fewer) - others:,} of {counts[USUAL]:,} usual rows, drawn at random: beside all of them, the "
-            f"{others:,} other rows would hardly be learnt"
+            f"keeps {len(fewer) - others:,} of {counts[USUAL]:,} usual rows, drawn at random, also of each error code "
+            f"and gap: beside all of them, the {others:,} other rows would hardly be learnt"
         )
     return fewer, notes
 
 
 def _with_fewer_usual(given: argparse.Namespace, rows: Sequence[Row]) -> list[Row]:
-    """The rows, of which the usual ones are drawn at random if they are nearly all of them."""
+    """The rows; if nearly all are usual ones, these are drawn at random, with some of each error code and gap."""
     found = too_frequent(Counter(row.answer_text for row in rows))
     if found is None or found[0] != USUAL:
         return list(rows)
     usual = [at for at, row in enumerate(rows) if row.answer_text == USUAL]
-    kept = set(random.Random(given.seed).sample(usual, found[1]))  # noqa: S311 - reproducible
+    draw = random.Random(given.seed)  # noqa: S311 - reproducible
+    kept = set(draw.sample(usual, found[1]))
+    # Without any of these, the model would refuse readings with such a code or gap as unlike its rows.
+    for places in codes_and_gaps(rows):
+        each = min(_KEPT_OF_EACH, int(_MAX_CODE_SHARE * found[1]) // max(len(places.keys() - {None}), 1))
+        for some in places.values():
+            of_usual = [at for at in some if rows[at].answer_text == USUAL]
+            others = [at for at in of_usual if at not in kept]
+            lacking = min(each, len(of_usual)) - (len(of_usual) - len(others))
+            kept.update(draw.sample(others, max(lacking, 0)))
     # On a switch, a board asks the new model the audits that are newer than all that it has learnt from. Rows that are
     # left out would be among these, usual ones alone, so the newest one from a board stays.
     kept.update([at for at in usual if _is_of_task(given.classify, rows[at])][-1:])

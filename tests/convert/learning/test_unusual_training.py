@@ -12,6 +12,7 @@ import pytest
 
 from convert.evaluate.requests import read_tasks
 from convert.learning.commands import TRAINING
+from convert.learning.table import build_table
 from convert.learning.usual_command import classified_rows, print_task
 from convert.learning.usual_report import Noticed, UnusualQuality
 from edge_agent.core.envelope import Envelope
@@ -436,10 +437,11 @@ def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
     week = ("--unlabelled", *3 * [folder / "week.jsonl"])
     done = cli(*both, *week, "--classify", "pump-state")
     told = (
-        "keeps 174 of 1,240 usual rows, drawn at random: beside all of them, the 58 other rows would hardly be learnt\n"
+        "keeps 178 of 1,240 usual rows, drawn at random, also of each error code and gap: beside all of them, the "
+        "58 other rows would hardly be learnt\n"
     )
     assert told in done.stdout
-    assert ": belt 26, cooler 32, usual 174" in done.stdout
+    assert ": belt 26, cooler 32, usual 178" in done.stdout
     assert "more than" not in done.stderr
     assert 'task: should be one of pump (got "pump-state")' in cli(*both).stderr
     # Also if both answers have the same time. Of one task, the last answer counts.
@@ -491,6 +493,39 @@ def test_few_enough_usual_rows_are_drawn_from_all_of_them(tmp_path: Path) -> Non
     assert times[-1] == times_of(2)[-1] == 1599
     assert min(sum(low <= (time or 0) < low + 800 for time in times) for low in (0, 800)) > 15
     assert times == times_of(1) != times_of(2)
+
+
+def test_some_usual_rows_with_each_error_code_and_gap_are_among_those_that_are_drawn(tmp_path: Path) -> None:
+    """Without any, the model would refuse readings with them as unlike its rows."""
+    (tmp_path / "config.toml").write_text(TASKS.partition("[tasks.sound]")[0], "utf-8")
+    rows = pump(1600)
+    for at in range(5):
+        rows[300 * at] |= {"speed": 6553.5}
+        rows[300 * at + 1] |= {"current": "ERR"}
+    for at in range(40):
+        del rows[40 * at + 2]["temperature"]
+    rows[7] |= {"power": -1234.5}  # A glitch, which no other row has.
+    (tmp_path / "week.jsonl").write_text(lines(rows), "utf-8")
+    belt = [row | {"current": row["current"] + 4} for row in pump(70, seed=5)]
+    (tmp_path / "found.jsonl").write_text(lines(belt, answer="belt"), "utf-8")
+    files = ("--unlabelled", f"{tmp_path}/week.jsonl", "--labelled", f"{tmp_path}/found.jsonl", "--check", "--json")
+
+    def kept(seed: int) -> list[dict[str, Any]]:
+        words = ("--tasks", f"{tmp_path}/config.toml", *files, "--classify", "pump-state", "--seed", f"{seed}")
+        found, _ = classified_rows(given := TRAINING.parse(words), read_tasks(given.tasks))
+        table = build_table(found)
+        codes = {field.name: field.codes for field in table.fields if field.codes}
+        assert codes == {"speed": (6553.5,), "current": ("ERR",)}
+        assert "temperature" not in table.tasks["pump-state"].required
+        return [row.values for row in found if row.answer == "usual"]
+
+    for seed in range(4):
+        values = kept(seed)
+        assert sum(row.get("speed") == 6553.5 for row in values) == 5
+        assert sum(row.get("current") == "ERR" for row in values) == 5
+        assert sum("temperature" not in row for row in values) == 10
+        assert 210 < len(values) <= 230
+    assert values == kept(3)
 
 
 def test_one_of_several_tasks_is_classified_again_with_the_rows_of_its_labels(tmp_path: Path, cli: Cli) -> None:
