@@ -268,7 +268,7 @@ class QueueConfig(Table):
 
 class FeedbackConfig(Table):
     """What callers say about answers of `classify`: the board learns from it, and measures how often it is right. Of
-    `estimate`: the true number, by which the board measures. Of `unusual`: what a reading was."""
+    `estimate`: the true number, with which the board compares its answer. Of `unusual`: what a reading was."""
 
     enabled: bool = False
     """`true`: answers are kept in `state_dir`, and feedback is taken on `<base>/infer/<task>/feedback`. `false`:
