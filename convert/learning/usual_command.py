@@ -199,7 +199,7 @@ def _read_of(unusual: dict[str, Task], given: argparse.Namespace) -> tuple[list[
     timeless = sum(row.identity in inputs and row.identity not in named for row in faults if row.time is None)
     if timeless:
         both = f"{timeless:,} named rows of faults without a time have the values of rows in --unlabelled"
-        notes.append(f"{both}, which are learnt as usual: remove these, or give the named rows their times")
+        notes.append(f"{both}, which are learnt as usual: remove those in --unlabelled, or give the named rows times")
     usual = [
         replace(row, request=replace(row.request, fields=row.request.fields | {"answer": USUAL}))
         for row in unlabelled

@@ -73,8 +73,8 @@ def test_audits_that_no_longer_count_are_named_with_their_time() -> None:
     found = measure(fallen)
     assert (found.audits.total, found.evidence.before_drop, found.evidence.before_drop_until) == (1, 5, asked[5])
     words = (
-        f"5 answered audits, asked until {asked[5]}, no longer count, because the accuracy fell: the board learns from "
-        "them instead."
+        f"5 answered audits, the last asked at {asked[5]}, no longer count, because the accuracy fell: the board "
+        "learns from them instead."
     )
     assert words in accuracy.lines(fallen, found)
     assert words in render_page(fallen, found)
@@ -235,7 +235,7 @@ def test_numbers_say_how_near_they_are_and_what_their_intervals_hold(
     printed = capsys.readouterr().out
     assert "t of plant/b1: 14 answers kept; 85.7 % of the readings get a number\n" in printed
     assert re.search(r"audits +9 +8\.222 h +0 h to 17\.\d+ h +7 +77\.8 %", printed)
-    assert "Answered audits of readings that got no number, in none of these figures: 2\n" in printed
+    assert "Answered audits of readings that got no number, not counted in these figures: 2\n" in printed
     assert accuracy.accuracy(BUS, "t", as_json=False, **arguments | {"html": Path("x.html")}) == cli.EXIT_FAILED
     assert "--html shows labels" in capsys.readouterr().err
 

@@ -243,7 +243,7 @@ def drop_words(measures: Measures) -> str:
     evidence = measures.evidence
     if not evidence.before_drop:
         return ""
-    until = "" if evidence.before_drop_until is None else f", asked until {evidence.before_drop_until},"
+    until = "" if evidence.before_drop_until is None else f", the last asked at {evidence.before_drop_until},"
     return (
         f"{evidence.before_drop} answered audits{until} no longer count, because the accuracy fell: the board learns "
         "from them instead."

@@ -85,7 +85,7 @@ def number_lines(export: NumberExport, measures: NumberMeasures) -> list[str]:
     ]
     head = ("", "of", "mean error", "95 % interval", "held", "share", "95 % interval")
     short = f"The intervals hold clearly fewer of the audits than {percent(measures.confidence, '.0f')}."
-    refused = f"Answered audits of readings that got no number, in none of these figures: {measures.refused}"
+    refused = f"Answered audits of readings that got no number, not counted in these figures: {measures.refused}"
     kept = f"{export.task} of {export.board}: {measures.answers} answers kept"
     return [
         f"{kept}; {percent(measures.given)} of the readings get a number",
