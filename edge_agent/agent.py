@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 
 # A signal wakes no one: the loop notices it after at most this long.
 MAX_WAIT_S = 0.25
-# While requests wait until promises are judged.
+# The longest wait while requests wait for promises to be judged.
 _JUDGING_WAIT_S = 0.02
 # Each connection and the worker get this long to end.
 GOODBYE_S = 5.0

@@ -98,7 +98,7 @@ CONFIG = option("--config FILE", "the configuration (default: %(default)s)", Pat
 JSON = flag("--json", "prints one JSON object instead")
 FORCE = flag("--force", "replaces an existing file")
 CLASSIFY = "a task of the kind classify"
-# What parse_time makes of a value that is not both.
+# What parse_time makes of a date without a time, and of a time without a date.
 WHICH_DAY = "a date alone means 00:00 of that day; a time alone means today, or yesterday if it is yet to come today"
 SIGNING_KEY = option(
     "--command-key FILE",

@@ -124,7 +124,7 @@ def _codes(outliers: Sequence[ErrorCode]) -> Counter[str]:
 
 
 def too_frequent(labels: Mapping[str, int]) -> tuple[str, int] | None:
-    """A label whose rows are nearly all of the rows, so that the others are hardly ever drawn; how many are enough."""
+    """A label that has nearly all rows, so that others are hardly ever drawn, and how many of its rows are enough."""
     label, count = max(labels.items(), key=lambda item: item[1], default=("", 0))
     others = sum(labels.values()) - count
     if count < _MIN_FREQUENT or others < _MIN_OTHERS or count <= _MAX_IMBALANCE * others:

@@ -39,7 +39,7 @@ class Row:
     group: str | None = None
     """The rows of a group, such as an episode or a day, are alike, so they are learnt or judged together."""
     is_selection: bool = False
-    """Whether it is there because somebody noticed it, so that it says nothing of how frequent its like are."""
+    """Whether it is there because somebody noticed it, so that it says nothing about how frequent such rows are."""
 
     @property
     def task(self) -> Task:

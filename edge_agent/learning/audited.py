@@ -44,7 +44,7 @@ class AuditedTask:
     kept_count: int = 0
     due_at: float | None = 0.0  # When it is assessed next; None if nothing is new.
     again_at: float = math.inf  # When it is assessed again although nothing is new.
-    is_judged: bool = False  # Whether it has been assessed since it is tracked.
+    is_judged: bool = False  # Whether it has been assessed since it has been tracked.
     open_since_s: float | None = None  # When the first audit after the newest answered one was asked.
     is_overdue: bool = False  # Whether nobody has answered for so long that the open audits count as not answered.
     audit_counts: AuditCounts | None = None  # None if they must be counted again.

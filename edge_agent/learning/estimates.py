@@ -28,7 +28,7 @@ _random = random.SystemRandom()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberAccuracy:
-    """How near the answers of a task are to the true numbers that audits told. Without a number, nothing is near."""
+    """How near the answers of a task are to the true numbers that audits told, without answers that have no number."""
 
     mean_error: float | None  # None without audits.
     holds: float | None  # The share of the intervals that hold the true number.

@@ -61,7 +61,7 @@ class Answerers:
 
     @property
     def is_judged(self) -> bool:
-        """Whether it is decided what callers get of answers. No new worker answers before, and health waits, too."""
+        """Whether it is decided which answers callers get. Until then no new worker answers, and health waits."""
         return True
 
     def first(self, request: Request, *, is_large_refused: bool) -> str:

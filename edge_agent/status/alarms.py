@@ -77,7 +77,7 @@ class Finding:
     message: str
     value: float | None = None
     by_task: Mapping[str, str] = field(default_factory=dict, compare=False)
-    """What the log says of each task that has the cause; empty if it is not the tasks'."""
+    """What the log says of each task that has the cause; empty if it concerns no task."""
 
 
 UNKNOWN = Finding(Severity.NONE, "this board cannot tell")
@@ -86,7 +86,7 @@ UNKNOWN = Finding(Severity.NONE, "this board cannot tell")
 def of_tasks(causes: Mapping[str, Finding | None]) -> Finding | None:
     """One finding for all tasks: the message of the first, after the names of all if there are several.
 
-    causes: By task, in the order to name them, without the tasks of which the board cannot tell.
+    causes: By task, in the order to name them, without the tasks about which the board cannot tell.
     """
     found = {task: cause for task, cause in causes.items() if cause is not None}
     if not found:
@@ -312,7 +312,7 @@ class _AlarmState:
         return self.finding.severity if self.finding else Severity.NONE
 
     def update(self, finding: Finding | None, now: float) -> bool:
-        """True if the alarm is to be published: begun, ended, of other severity or tasks, or with old figures."""
+        """True if the alarm is to be published: it began, ended, changed its severity or tasks, or has old figures."""
         if finding is UNKNOWN:
             finding = None
         severity, raised = finding.severity if finding else Severity.NONE, self.severity

@@ -202,7 +202,7 @@ class StatusPublisher:
         self._connections.control.publish(event)
 
     def publish_health(self) -> int:
-        """Gives the number of the document, which comes once it is known what is promised of answers."""
+        """Returns the number of the document, which is published once promises are judged."""
         if not self._dispatcher.admission.answerers.is_judged:
             return self.health_sequence + 1
         self.health_sequence += 1

@@ -160,7 +160,7 @@ function accuracyWords(task, board) {
   return parts.filter(Boolean).join(" ");
 }
 
-// Audits of readings that got no number are answered, too, but nothing is near.
+// Audits of readings that got no number are answered, too, but have no error to average.
 function nearness(entry) {
   if (!entry.audits) return [t("accuracy.no_audits")];
   const answered = t("accuracy.answered", { n: entry.audits, asked: entry.asked });
