@@ -12,7 +12,7 @@ def main() -> int:
     given = parser.parse_args()
     require({"mosquitto": "mosquitto"})
     environment = {"EDGE_AGENT_POWER_CUTS": str(given.cuts), "EDGE_AGENT_SEED": str(given.seed)}
-    return run_tests("-s", "tests/system/test_power_cuts.py", environment=environment)
+    return run_tests("-s", "tests/rigs/test_power_cuts.py", environment=environment)
 
 
 if __name__ == "__main__":

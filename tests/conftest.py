@@ -234,7 +234,6 @@ LONG = (
     "system/test_watch.py",
     "contract/test_late_subscriber.py",
     "contract/test_model_switch.py",
-    "tests/test_ansible.py",
     "system/test_workers.py",
     "web/test_answers_over_mqtt.py",
     "web/test_command.py",

@@ -156,7 +156,7 @@ def test_an_unreadable_file_leaves_the_configured_model(configured: Configured, 
 
 
 def test_a_record_replaces_the_old_once_it_is_on_disk(configured: Configured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """tests/system/test_power_cuts.py ends the process at any operation."""
+    """tests/rigs/test_power_cuts.py ends the process at any operation."""
     operations: list[str] = []
     for owner, name in ((os, "fsync"), (Path, "replace")):
         operation = getattr(owner, name)
