@@ -117,8 +117,8 @@ def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tup
     if len(fewer) < len(classified) and not given.json:
         others = len(classified) - counts[USUAL]
         print(
-            f"keeps {len(fewer) - others:,} of {counts[USUAL]:,} usual rows, drawn at random, also of each error code "
-            f"and gap: beside all of them, the {others:,} other rows would hardly be learnt"
+            f"keeps {len(fewer) - others:,} of {counts[USUAL]:,} usual rows, drawn at random, with some of each error "
+            f"code and gap: beside all of them, the {others:,} other rows would hardly be learnt"
         )
     return fewer, notes
 

@@ -437,7 +437,7 @@ def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
     week = ("--unlabelled", *3 * [folder / "week.jsonl"])
     done = cli(*both, *week, "--classify", "pump-state")
     told = (
-        "keeps 178 of 1,240 usual rows, drawn at random, also of each error code and gap: beside all of them, the "
+        "keeps 178 of 1,240 usual rows, drawn at random, with some of each error code and gap: beside all of them, the "
         "58 other rows would hardly be learnt\n"
     )
     assert told in done.stdout
