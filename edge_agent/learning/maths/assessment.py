@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import dropwhile
+from typing import Protocol, TypeVar
 
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.maths import drift, promise
@@ -79,6 +80,22 @@ class Assessment:
     shift: Shift | None  # How far the newest answers are from the oldest; None if chance may explain it.
 
 
+class _Kept(Protocol):
+    @property
+    def is_audit(self) -> bool: ...
+    @property
+    def is_marked(self) -> bool: ...
+
+
+_K = TypeVar("_K", bound=_Kept)
+
+
+def fair_sample(answers: Sequence[_K]) -> Sequence[_K]:
+    """Without the audits and the answers with feedback at the beginning: these are kept longer, and the others of their
+    time are gone."""
+    return list(dropwhile(lambda answer: answer.is_marked or answer.is_audit, answers)) or answers
+
+
 def answers_needed(answered: int, asked: int) -> int:
     """How many more audits must be answered before any promise, whatever the answers."""
     # Rounding errors are not an audit.
@@ -113,9 +130,7 @@ def assess(
     if is_due := len(rows) >= max(compared_rows * _MORE, compared_rows + _MIN_MORE) and _has_confirmed(answers):
         new_map = better_map(rows)
     score_map = new_map or current
-    # Answers with feedback and audits are kept longer, so those at the beginning are no fair sample: the others are
-    # gone.
-    recent = list(dropwhile(lambda answer: answer.is_marked or answer.is_audit, answers)) or answers
+    recent = fair_sample(answers)
     asked = [answer for answer in answers if answer.is_audit]
     while asked and not asked[-1].is_marked and not is_overdue:
         asked.pop()

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import dropwhile
 
 from edge_agent.core.terminal import UNKNOWN, aligned, percent
+from edge_agent.learning.maths.assessment import fair_sample
 from edge_agent.learning.maths.export import ExportedNumber, NumberExport
 from edge_agent.learning.maths.groups import mean_interval
 from edge_agent.learning.maths.numbers import MAX_AUDITS, JudgedNumber, count_held, falls_short, mean_error
@@ -47,8 +47,7 @@ class NumberMeasures:
 
 def measure_numbers(export: NumberExport) -> NumberMeasures:
     """What an export with answers says."""
-    # Those at the beginning are no fair sample: audits and answers with feedback are kept longer than others.
-    fair = list(dropwhile(lambda answer: answer.is_marked or answer.is_audit, export.answers)) or export.answers
+    fair = fair_sample(export.answers)
     marked = [answer for answer in export.answers if answer.is_marked]
     answered = [answer for answer in marked if answer.is_audit]
     audits = _judged(answered)
