@@ -14,11 +14,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from edge_agent.core.pipe import ECHO_MODEL
-from edge_agent.tools.demo.broker import free_port
 from rigs.bench.figures import Figures
 from rigs.load.asking import Load
 from rigs.machine import model_path, parser_of, require
-from tests.helpers.processes import Mosquitto
+from tests.helpers.processes import Mosquitto, free_port
 from tests.helpers.site import running_site
 
 BROKERS = {"default": "", "nodelay": "set_tcp_nodelay true\n"}

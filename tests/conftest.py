@@ -16,10 +16,10 @@ import pytest
 from hypothesis import settings
 
 from edge_agent.cli import main
-from edge_agent.tools.demo.broker import free_port, start_embedded_broker
+from edge_agent.tools.demo.broker import start_embedded_broker
 from tests.helpers.bundles import convert_demo_model, make_bundles
 from tests.helpers.client import Client, Connect
-from tests.helpers.processes import AgentProcess, BrokerPort, EdgeAgent, Ended, Mosquitto, StartAgent
+from tests.helpers.processes import AgentProcess, BrokerPort, EdgeAgent, Ended, Mosquitto, StartAgent, free_port
 from tests.helpers.site import DEVICES, Site, StartSite, running_site, site_config
 
 # A process in the background of a shell ignores SIGINT, and every program started here would inherit that.

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.core.pipe import ECHO_MODEL
-from edge_agent.tools.demo.broker import free_port, start_embedded_broker
+from edge_agent.tools.demo.broker import start_embedded_broker
 from rigs.bench.workload import EXTRACT_TOKENS, GENERATED_TOKENS, LABELS, SCHEMA, SYSTEM, Answer, Kind, Reading
 from rigs.load.asking import ANSWER_S, Load
 from tests.helpers.client import Client
-from tests.helpers.processes import AgentProcess
+from tests.helpers.processes import AgentProcess, free_port
 from tests.helpers.site import online, task_table
 
 BASE = "edgeai/v1/bench/board"

@@ -6,7 +6,6 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from edge_agent.tools.demo.broker import free_port
 from rigs.bench.workload import (
     CLIENTS,
     CONTEXT_TOKENS,
@@ -21,7 +20,7 @@ from rigs.bench.workload import (
     prompt,
 )
 from rigs.llama_sources import run_program
-from tests.helpers.processes import ends, wait_until
+from tests.helpers.processes import ends, free_port, wait_until
 
 PROGRAMS = ("llama-server", "llama-bench", "llama-batched-bench")
 # Greedy, without penalties and other samplers: the server's fastest way to the same token.

@@ -8,9 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
-from edge_agent.tools.demo.broker import free_port
 from tests.helpers.client import Client
-from tests.helpers.processes import AgentProcess, Mosquitto, wait_until, workers
+from tests.helpers.processes import AgentProcess, Mosquitto, free_port, wait_until, workers
 from tests.helpers.proxy import Proxy
 from tests.helpers.site import written_config
 

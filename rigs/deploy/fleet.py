@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.tools.demo.broker import free_port
 from rigs.deploy.roots import RELEASES, Board, image
 from rigs.machine import ROOT
 from tests.helpers.certificates import CERTIFICATE, KEY
-from tests.helpers.processes import Mosquitto
+from tests.helpers.processes import Mosquitto, free_port
 from tests.helpers.support import loaded
 
 ANSIBLE = ROOT / "ansible"

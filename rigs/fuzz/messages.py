@@ -15,13 +15,12 @@ from typing import Any
 import paho.mqtt.client as paho
 import psutil
 
-from edge_agent.tools.demo.broker import free_port
 from rigs.fuzz.answers import fault, is_reply, must_be_invalid, topics
 from rigs.fuzz.children import FAILED, Outcome
 from rigs.fuzz.malformed import Message, message
 from tests.helpers.caller import Caller
 from tests.helpers.client import Client
-from tests.helpers.processes import AgentProcess, Mosquitto, children, workers
+from tests.helpers.processes import AgentProcess, Mosquitto, children, free_port, workers
 from tests.helpers.site import written_config
 
 DEVICE = "fuzz"

@@ -12,11 +12,10 @@ import time
 from pathlib import Path
 from typing import Self
 
-from edge_agent.tools.demo.broker import free_port
 from rigs.llama_sources import make_environment
 from rigs.machine import ROOT, require
 from tests.contract.test_late_subscriber import heat
-from tests.helpers.processes import AgentProcess, Mosquitto
+from tests.helpers.processes import AgentProcess, Mosquitto, free_port
 from tests.helpers.site import site_config
 
 DEVICE = "hall_board"

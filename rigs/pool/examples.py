@@ -6,11 +6,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from edge_agent.tools.demo.broker import free_port
 from rigs.machine import ROOT
 from rigs.pool.cluster import SERVERS, Cluster, Node, free_ports
 from tests.helpers.certificates import CERTIFICATE, KEY
-from tests.helpers.processes import EDGE_AGENT, AgentProcess, Mosquitto, wait_until
+from tests.helpers.processes import EDGE_AGENT, AgentProcess, Mosquitto, free_port, wait_until
 
 EXAMPLES = ROOT / "examples"
 BOARD, REPLY = "press-04", "edgeai/v1/reply/sensor/1"

@@ -23,10 +23,9 @@ from edge_agent.loader import load_config
 from edge_agent.signals.machine import Reading
 from edge_agent.signals.replay import LOST, readings_of
 from edge_agent.signals.signal_table import new_table
-from edge_agent.tools.demo.broker import free_port
 from rigs.machine import kept_or_temporary, parser_of
 from tests.helpers.client import Client
-from tests.helpers.processes import Mosquitto, wait_until
+from tests.helpers.processes import Mosquitto, free_port, wait_until
 from tests.signals.reference import Sample, features
 
 CONFIG = """

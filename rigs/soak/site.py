@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.demo.readings import tasks
 from tests.helpers.client import Client
-from tests.helpers.processes import AgentProcess, Mosquitto
+from tests.helpers.processes import AgentProcess, Mosquitto, free_port
 from tests.helpers.site import demo_tables, online, written_config
 
 DEVICE = "soak"

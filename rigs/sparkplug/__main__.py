@@ -21,11 +21,10 @@ from typing import Any, Self
 
 from edge_agent.core.signal_tables import SignalsTable
 from edge_agent.signals.sparkplug_source import SparkplugSource
-from edge_agent.tools.demo.broker import free_port
 from rigs.llama_sources import make_environment, run_program
 from rigs.machine import ROOT, parser_of, require
 from tests.helpers.client import Client, Message
-from tests.helpers.processes import Mosquitto
+from tests.helpers.processes import Mosquitto, free_port
 from tests.helpers.site import running_site
 from tests.helpers.sparkplug import Payload
 

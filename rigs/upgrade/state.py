@@ -16,11 +16,10 @@ import pytest
 
 from edge_agent.commands.authority import sign
 from edge_agent.core.clock import timestamp
-from edge_agent.tools.demo.broker import free_port
 from rigs.upgrade.trees import NEW, OLD, Tree
 from tests.helpers.bundles import DEMO_TASKS, demo_requests
 from tests.helpers.client import Client
-from tests.helpers.processes import AgentProcess, Mosquitto, is_running, wait_until, workers
+from tests.helpers.processes import AgentProcess, Mosquitto, free_port, is_running, wait_until, workers
 from tests.helpers.site import Site, written_config
 
 DEVICE = "press-04"

@@ -16,14 +16,13 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page
 
-from edge_agent.tools.demo.broker import free_port
 from rigs.machine import SEARCH_PATH, parser_of, require
 from rigs.pool.cluster import Cluster
 from rigs.web.measuring import Target, none_of, verdict
 from rigs.web.stage import staged
 from tests.helpers.browser import chromium, complaints_of, shown, tab
 from tests.helpers.page import PageProcess
-from tests.helpers.processes import Mosquitto
+from tests.helpers.processes import Mosquitto, free_port
 
 BAR_S = 5.0
 # The page polls once a second, and its process draws rows twice a second.

@@ -19,7 +19,6 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from edge_agent.tools.demo.broker import free_port
 from rigs.llama_sources import make_environment
 from rigs.machine import ROOT, parser_of, require
 from rigs.web.measuring import Target, none_of, verdict
@@ -27,7 +26,7 @@ from rigs.web.site import LABELS, TRIAGE, SimulatedSite
 from tests.helpers.browser import chromium, complaints_of, tab
 from tests.helpers.client import Client
 from tests.helpers.page import PageProcess, users_file
-from tests.helpers.processes import Mosquitto, wait_until
+from tests.helpers.processes import Mosquitto, free_port, wait_until
 
 MARKUP = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 DEVICE = "press-01"

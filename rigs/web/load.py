@@ -19,13 +19,12 @@ from pathlib import Path
 
 from playwright.sync_api import Page
 
-from edge_agent.tools.demo.broker import free_port
 from rigs.machine import parser_of, require
 from rigs.web.measuring import ProcessMeter, Target, at_most, none_of, verdict
 from rigs.web.site import SimulatedSite
 from tests.helpers.browser import chromium, complaints_of, tab
 from tests.helpers.page import PageProcess
-from tests.helpers.processes import Mosquitto
+from tests.helpers.processes import Mosquitto, free_port
 
 MAX_AGE_S, MAX_SHARE_OF_CORE, MAX_MIB = 2.0, 0.25, 150.0
 # Played by this process: their values are looked for in the tab, and their levels change the order.

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 from playwright.sync_api import Page, expect
 
-from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.demo.readings import tasks
 from rigs.demo_train import draw_reading
 from rigs.machine import ROOT, parser_of, require
@@ -28,7 +27,7 @@ from tests.helpers.browser import chromium, complaints_of, tab
 from tests.helpers.bundles import convert_demo_model
 from tests.helpers.client import Client
 from tests.helpers.page import PageProcess
-from tests.helpers.processes import EDGE_AGENT, Mosquitto
+from tests.helpers.processes import EDGE_AGENT, Mosquitto, free_port
 from tests.helpers.site import online, task_table
 
 SITE, DEVICE, TASK = "hall1", "press-04", "machine-triage"

@@ -16,7 +16,6 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect
 
-from edge_agent.tools.demo.broker import free_port
 from rigs.machine import parser_of, require, run_tests
 from rigs.web.measuring import Target, none_of, verdict
 from rigs.web.stage import CRITICAL, FINE, HEAT, Stage, staged
@@ -34,7 +33,7 @@ from tests.helpers.browser import (
     too_wide,
 )
 from tests.helpers.page import PageProcess
-from tests.helpers.processes import Mosquitto, wait_until
+from tests.helpers.processes import Mosquitto, free_port, wait_until
 
 # Each screen, and what it shows once it is drawn.
 SCREENS = {

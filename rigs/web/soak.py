@@ -17,14 +17,13 @@ from typing import Any
 
 from playwright.sync_api import CDPSession, Page
 
-from edge_agent.tools.demo.broker import free_port
 from rigs.machine import parser_of, require
 from rigs.web.load import simulated
 from rigs.web.measuring import MIB, ProcessMeter, Target, at_most, growth, heap_mib, none_of, size_bytes, verdict
 from rigs.web.site import SimulatedSite
 from tests.helpers.browser import chromium, complaints_of, tab
 from tests.helpers.page import PageProcess
-from tests.helpers.processes import Mosquitto
+from tests.helpers.processes import Mosquitto, free_port
 
 TIMES, DAY_MINUTES = 24, 60.0
 BOARDS, RATE, INTERVAL_S = 20, 10.0, 10.0

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.tools.demo.broker import free_port
-from tests.helpers.processes import Mosquitto
+from tests.helpers.processes import Mosquitto, free_port
 from tests.helpers.site import StartSite
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.usefixtures("require_mosquitto")]

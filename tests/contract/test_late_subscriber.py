@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from edge_agent.mqtt.link import WILL_DELAY_S
-from edge_agent.tools.demo.broker import free_port
 from tests.helpers.client import Client
-from tests.helpers.processes import Mosquitto, StartAgent, wait_until
+from tests.helpers.processes import Mosquitto, StartAgent, free_port, wait_until
 from tests.helpers.proxy import Proxy
 from tests.helpers.site import Site, StartSite, site_config
 

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edge_agent.tools.demo.broker import free_port
 from tests.docs.pages import page
-from tests.helpers.processes import wait_until
+from tests.helpers.processes import free_port, wait_until
 
 BASE = "edgeai/v1/demo/board1"
 

@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from edge_agent.core.topics import Topics
-from edge_agent.tools.demo.broker import free_port
 from tests.conftest import NEEDS_CLIENTS
 from tests.docs.demonstration import running_demonstration
 from tests.docs.pages import sample, samples, section
 from tests.helpers.client import Client
-from tests.helpers.processes import Mosquitto
+from tests.helpers.processes import Mosquitto, free_port
 from tests.helpers.site import online
 from tests.helpers.support import REPLY_FIELDS
 

@@ -16,10 +16,9 @@ import pytest
 
 from edge_agent.loader import config_hints, load_config
 from edge_agent.signals.signal_table import new_table
-from edge_agent.tools.demo.broker import free_port
 from tests.conftest import NO_MOSQUITTO, needs
 from tests.helpers.client import Client
-from tests.helpers.processes import EDGE_AGENT, Mosquitto, wait_until
+from tests.helpers.processes import EDGE_AGENT, Mosquitto, free_port, wait_until
 from tests.helpers.site import online
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -9,9 +9,8 @@ from typing import Any, Self
 import httpx
 from playwright._impl._api_structures import SetCookieParam
 
-from edge_agent.tools.demo.broker import free_port
 from edge_agent.web.users import User, hashed_password, write_users
-from tests.helpers.processes import EDGE_AGENT, ends, wait_until
+from tests.helpers.processes import EDGE_AGENT, ends, free_port, wait_until
 
 PASSWORD = "a long password"
 WRITE = {"X-Edge-Agent": "1"}

@@ -37,6 +37,30 @@ StartAgent = Callable[..., "AgentProcess"]
 BrokerPort = Callable[[str], int]
 
 
+def free_port() -> int:
+    """A free port of 127.0.0.1 that no other test gets until this process ends."""
+    while True:
+        port = _reserved_port()
+        with socket.socket() as listener:
+            # As a server does, also soon after the last one.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+def _reserved_port() -> int:
+    """A port that stays bound at an address that nobody else uses, so the kernel offers it to no other test there."""
+    reservation = socket.socket()
+    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reservation.bind(("127.255.255.254", 0))
+    port = int(reservation.getsockname()[1])
+    reservation.detach()
+    return port
+
+
 def wait_until(is_so: Any, what: str, timeout_s: float = WAIT_S, *, every_s: float = 0.01) -> None:
     """Waits for a condition, which is tried every so often; fails the test with `what` after the time."""
     give_up_at = time.monotonic() + timeout_s

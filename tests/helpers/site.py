@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.demo.readings import tasks
 from tests.helpers.client import Client, Message
-from tests.helpers.processes import EDGE_AGENT, WAIT_S, AgentProcess, wait_until
+from tests.helpers.processes import EDGE_AGENT, WAIT_S, AgentProcess, free_port, wait_until
 
 TASKS = """
 [tasks.triage]

@@ -17,8 +17,7 @@ from edge_agent.mqtt.connections import (
     Connections,
 )
 from edge_agent.mqtt.link import Connected, ConnectionFailed, LinkEvent
-from edge_agent.tools.demo.broker import free_port
-from tests.helpers.processes import Mosquitto, wait_until
+from tests.helpers.processes import Mosquitto, free_port, wait_until
 from tests.helpers.support import config
 
 pytestmark = pytest.mark.expects_warning

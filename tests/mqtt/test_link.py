@@ -28,9 +28,8 @@ from edge_agent.mqtt.link import (
     Published,
 )
 from edge_agent.mqtt.outbox import PublishResult
-from edge_agent.tools.demo.broker import free_port
 from tests.helpers.certificates import CERTIFICATE, KEY, OTHER_CERTIFICATE
-from tests.helpers.processes import Mosquitto, wait_until
+from tests.helpers.processes import Mosquitto, free_port, wait_until
 
 
 @contextmanager

@@ -24,8 +24,8 @@ from edge_agent.pool import amqp
 from edge_agent.pool.amqp import PoolError
 from edge_agent.pool.facts import QueueFigures
 from edge_agent.pool.queues import PoolQueues, queues_of, read_figures
-from edge_agent.tools.demo.broker import free_port
 from tests.helpers.certificates import CERTIFICATE, KEY
+from tests.helpers.processes import free_port
 from tests.helpers.rabbit import QUEUE, REFUSED, FakeBroker, fake_broker
 from tests.helpers.support import config
 from tests.mqtt.test_link import hangs_up

@@ -11,12 +11,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from edge_agent.tools.demo.broker import free_port
 from rigs.deploy.fleet import Broker
 from tests.examples.test_examples import EXAMPLES, LABELS, pump_triage
 from tests.helpers.boards.trees import load
 from tests.helpers.client import Client
-from tests.helpers.processes import EDGE_AGENT, AgentProcess, wait_until
+from tests.helpers.processes import EDGE_AGENT, AgentProcess, free_port, wait_until
 from tests.helpers.site import StartSite
 from tests.test_monitoring import EXPORTER, FOLDER, METRICS, NUMBERS, RULES, at, expressions, health
 

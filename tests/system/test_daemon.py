@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.tools.demo.broker import free_port
-from tests.helpers.processes import Mosquitto, StartAgent, children, is_running, wait_until
+from tests.helpers.processes import Mosquitto, StartAgent, children, free_port, is_running, wait_until
 from tests.helpers.site import StartSite, site_config
 
 

@@ -88,6 +88,13 @@ def test_pumps_are_answered_rightly_however_they_publish(
         assert 0 < float(row[:own].split()[-1]) < float(row[:seen].split()[-1])
 
 
+def test_the_page_takes_another_port_if_its_own_is_taken() -> None:
+    wish = free_port()
+    assert free_port(wish) == wish
+    with socket.create_server(("127.0.0.1", wish)):
+        assert free_port(wish) != wish
+
+
 def test_the_page_is_on_the_port_that_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     port = free_port()
     with _page(free_port(), tmp_path, port):

@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 
 from edge_agent.mqtt.link import BACK_OFF_S
-from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.watch.advice import ADVICE
 from tests.helpers.client import Client, Connect
-from tests.helpers.processes import EdgeAgent, Ended, Mosquitto, wait_until
+from tests.helpers.processes import EdgeAgent, Ended, Mosquitto, free_port, wait_until
 from tests.helpers.site import StartSite
 from tests.tools.watch import boards
 from tests.tools.watch.scenes import row_of

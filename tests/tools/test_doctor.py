@@ -20,7 +20,6 @@ from edge_agent.loader import load_config
 from edge_agent.models.canaries import RenderedCanaries
 from edge_agent.models.record import Record, write_record
 from edge_agent.mqtt.link import FailedAt
-from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor import broker as broker_module
 from edge_agent.tools.doctor import doctor, system
 from edge_agent.tools.doctor.broker import (
@@ -39,7 +38,7 @@ from edge_agent.tools.watch.advice import ADVICE
 from edge_agent.worker.client import WorkerClient
 from tests.helpers.boards.trees import load, read
 from tests.helpers.keys import write_keys
-from tests.helpers.processes import Mosquitto
+from tests.helpers.processes import Mosquitto, free_port
 from tests.helpers.support import MODEL, config, with_model
 from tests.mqtt.test_link import hangs_up
 

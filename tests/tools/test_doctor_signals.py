@@ -10,10 +10,9 @@ from edge_agent.core.messages import Message, Publication
 from edge_agent.core.signal_tables import SignalsTable
 from edge_agent.signals.signal_table import new_table
 from edge_agent.tools.client import Client
-from edge_agent.tools.demo.broker import free_port
 from edge_agent.tools.doctor.check import Check, Verdict
 from edge_agent.tools.doctor.signals import Heard, signals_checks, table_checks, trained_checks
-from tests.helpers.processes import Mosquitto
+from tests.helpers.processes import Mosquitto, free_port
 from tests.helpers.sparkplug import Payload
 from tests.helpers.support import config
 

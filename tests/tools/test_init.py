@@ -17,9 +17,8 @@ from edge_agent.core.signal_tables import WHOLE_COVERAGE
 from edge_agent.loader import load_config
 from edge_agent.signals.discovery import propose
 from edge_agent.tools import init
-from edge_agent.tools.demo.broker import free_port
 from tests.helpers.client import Client
-from tests.helpers.processes import EdgeAgent, Mosquitto
+from tests.helpers.processes import EdgeAgent, Mosquitto, free_port
 from tests.helpers.sparkplug import Payload
 from tests.helpers.support import CONFIG
 

@@ -12,7 +12,6 @@ import pytest
 from starlette.types import ASGIApp
 
 from edge_agent.core.config import MqttConfig
-from edge_agent.tools.demo.broker import free_port
 from edge_agent.web import marks
 from edge_agent.web.guard import Endpoint
 from edge_agent.web.journal import Journal
@@ -20,7 +19,7 @@ from edge_agent.web.live import Live
 from edge_agent.web.server import application
 from edge_agent.web.sessions import Sessions
 from tests.helpers.client import Client
-from tests.helpers.processes import BrokerPort, Mosquitto, wait_until
+from tests.helpers.processes import BrokerPort, Mosquitto, free_port, wait_until
 from tests.helpers.site import Site, running_site
 from tests.tools.watch import boards
 from tests.web.pages import LOOPBACK, WRITE, Browser

@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 
-from edge_agent.tools.demo.broker import free_port
 from edge_agent.web.users import User, hashed_token, write_users
 from tests.helpers.certificates import CERTIFICATE, KEY, OTHER_KEY
 from tests.helpers.client import Client
-from tests.helpers.processes import EDGE_AGENT, EdgeAgent, Mosquitto, ends, wait_until
+from tests.helpers.processes import EDGE_AGENT, EdgeAgent, Mosquitto, ends, free_port, wait_until
 from tests.tools.watch import boards
 
 BASE = "edgeai/v1/hall1"
@@ -36,6 +35,7 @@ class Web:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.first_line = self.process.stdout.readline()
+        assert self.first_line, f"edge-agent web ended: {self.process.communicate()[1]}"
         wait_until(self._is_listening, "the page listens")
 
     def _is_listening(self) -> bool:
@@ -201,13 +201,6 @@ def refused(edge_agent: EdgeAgent, tmp_path: Path) -> Any:
         return ended.stderr
 
     return run
-
-
-def test_the_demonstration_s_page_takes_another_port_if_its_own_is_taken() -> None:
-    wish = free_port()
-    assert free_port(wish) == wish
-    with socket.create_server(("127.0.0.1", wish)):
-        assert free_port(wish) != wish
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:8780", "192.0.2.1:8780", "[::]:8780"])

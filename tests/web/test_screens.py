@@ -11,7 +11,6 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from edge_agent.run_note import WITHOUT_POWER
-from edge_agent.tools.demo.broker import free_port
 from rigs.web.site import LABELS, TRIAGE, WATCH
 from rigs.web.stage import CRITICAL, FINE, HEAT, Stage, staged
 from tests.conftest import NO_MOSQUITTO
@@ -29,7 +28,7 @@ from tests.helpers.browser import (
     too_wide,
 )
 from tests.helpers.page import PASSWORD, PageProcess, Person, users_file
-from tests.helpers.processes import Mosquitto, wait_until
+from tests.helpers.processes import Mosquitto, free_port, wait_until
 
 pytestmark = [
     pytest.mark.skipif(PROGRAM is None, reason=NO_CHROMIUM),
