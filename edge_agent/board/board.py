@@ -1,13 +1,13 @@
 """Which sensors a board has, and how their readings become one.
 
 A board's `compatible` decides only what the firmware of a Raspberry Pi does; see firmware.py and thermal.py.
-What the kernel calls a thermal zone is in health without a change. Any other new sensor is
+Whatever the kernel calls a thermal zone is in health without a change. Any other new sensor needs
 - a class with an entry in `_DEVICES`, or a `FixedSensor` in `Board.__init__`;
 - a field in reading.py, in `BoardReading.as_health` there, and in `Board.compose` here;
 - that field in tools/schema/health.json and in the sample and the table of docs/mqtt-api.md;
 - a file in a tree of tests/helpers/boards, and its value in tests/board/test_board.py.
-The agent obeys it through governor.py (a temperature of a SoC: `_SOC_ZONE` in thermal.py) and status/alarms.py.
-Who should see it: status/homeassistant.py, tools/watch/table.py, tools/doctor/system.py, examples/monitoring.
+The agent acts on it in governor.py (for a SoC's temperature, by `_SOC_ZONE` in thermal.py) and status/alarms.py.
+To show it, add it to status/homeassistant.py, tools/watch/table.py, tools/doctor/system.py or examples/monitoring.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -36,7 +36,7 @@ _DEVICES: tuple[tuple[str, str, Callable[[Path], Device]], ...] = (
     ("sys/class/powercap", "intel-rapl:", Rapl),
 )
 # Prefixes of the keys of sensors that measure power, and of those that report throttling. One class reads all chips
-# of hwmon: a chip that fails makes power unknown, whatever it measures.
+# of hwmon, so a chip that fails makes power unknown, whatever it measures.
 _POWER_KEYS = ("hwmon", "intel-rapl:", "pmic_read_adc")
 _THROTTLE_KEYS = ("cooling_device", "get_throttled")
 _MAX_MODEL = 100
@@ -46,7 +46,7 @@ class Board:
     """Reads below `root`: `/`, or a recorded tree, where no device is opened."""
 
     def __init__(self, root: Path, disk: Path) -> None:
-        """disk: a folder of the disk whose free space counts."""
+        """`disk` is a folder on the disk whose free space counts."""
         self._root = root
         read_below(root)
         # Also for a compute module in another maker's board, whose model does not name it.
@@ -106,12 +106,12 @@ class Board:
         for key in failures:
             self._devices.pop(key, None)
         zones, disks = _of_kind(ZoneReading, readings), _of_kind(DiskReading, readings)
-        # Of several zones of a type, the hottest.
+        # The hottest of several zones of one type counts.
         temperatures = {zone.type: zone.temperature_c for zone in sorted(zones, key=lambda zone: zone.temperature_c)}
         soc_c, limit_c = soc_temperature(zones, is_raspberry_pi=self._is_raspberry_pi)
         throttles = {key: reading for key, reading in results.readings.items() if isinstance(reading, Throttle)}
         if "get_throttled" in throttles:
-            # hwmon's alarm is the firmware's word of up to 2 s ago: it counts where the firmware cannot be asked.
+            # hwmon's alarm is what the firmware said up to 2 s ago, so it counts only where it cannot be asked.
             throttles = {key: reading for key, reading in throttles.items() if not key.startswith("hwmon")}
         unavailable = {key: failure.name for key, failure in failures.items() if failure.is_unavailable}
         is_power_partial = any(key.startswith(_POWER_KEYS) for key in failures.keys() - unavailable.keys())
@@ -136,9 +136,9 @@ class ThrottleMemory:
         self._was_throttled = self._was_undervoltage = False
 
     def update(self, readings: Collection[Throttle], *, is_incomplete: bool) -> Throttle:
-        """Takes in what each source reports now. is_incomplete: a source that exists has failed.
+        """Takes in what each source reports now. `is_incomplete` means that a source that exists has failed.
 
-        One source is enough to know the voltage: cooling devices say nothing about it.
+        One source is enough to know the voltage, because cooling devices say nothing about it.
         """
         now = _any([reading.now for reading in readings], is_incomplete=is_incomplete)
         since_boot = _any([reading.since_boot for reading in readings], is_incomplete=is_incomplete)

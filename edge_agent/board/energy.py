@@ -1,7 +1,7 @@
 """What answers cost in joules: measured power over time, divided by the engine's working time.
 
 Only power that a sensor measured counts. Nothing is estimated from load, and a gap between two readings is not filled.
-Power that the board takes while idle is kept apart: a request does not pay for standby.
+Power that the board takes while idle is kept apart, so that a request does not pay for standby.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Any
 
 # Two readings that are further apart say nothing about the time between them.
 LONGEST_GAP_S = 5.0
-# Idle power changes with temperature and with other programs: the mean of about this many idle intervals.
+# Idle power is a mean over about this many idle intervals, because it changes with temperature and other programs.
 _IDLE_INTERVALS = 60
 # The cost of a busy second is a mean over about this many busy intervals, once they hold this much work.
 _BUSY_INTERVALS = 60
@@ -30,14 +30,14 @@ class EnergySample:
 
 class EnergyMeter:
     def __init__(self) -> None:
-        # All that the board took since the start; None while no power was measured.
+        # All that the board has taken since the start; None until power is measured.
         self.joules_total: float | None = None
-        # None while it is not known yet.
+        # None until it is known.
         self.idle_watts: float | None = None
         self._last: EnergySample | None = None
         self._was_idle = False
         self._idle_count = 0
-        # Of the busy intervals, the later ones with more weight: joules beyond idle power, working time, tokens.
+        # Sums over the busy intervals, in which later ones weigh more. The joules are those beyond idle power.
         self._busy_joules = self._busy_s = self._busy_tokens = 0.0
 
     def add(self, sample: EnergySample) -> None:
@@ -53,7 +53,7 @@ class EnergyMeter:
         self.joules_total = (self.joules_total or 0.0) + watts * seconds
         busy_s, tokens = sample.busy_s - last.busy_s, sample.tokens - last.tokens
         is_idle = not (busy_s or last.is_active or sample.is_active)
-        # The worker's totals arrive up to a second late: only the second of two idle intervals is surely idle.
+        # The worker's totals arrive up to a second late, so only the second of two idle intervals is surely idle.
         if is_idle and was_idle:
             self._idle_count = min(self._idle_count + 1, _IDLE_INTERVALS)
             before = watts if self.idle_watts is None else self.idle_watts
@@ -70,11 +70,11 @@ class EnergyMeter:
 
     @property
     def joules_per_busy_s(self) -> float | None:
-        """Beyond idle power, per second of the engine's working time; None = too little was measured."""
+        """Energy beyond idle power per second of the engine's working time; None if too little was measured."""
         return max(0.0, self._busy_joules) / self._busy_s if self._busy_s >= _MIN_BUSY_S else None
 
     @property
     def joules_per_token(self) -> float | None:
-        """Beyond idle power, per computed token of prompts and answers; None = too little was measured."""
+        """Energy beyond idle power per computed token of prompts and answers; None if too little was measured."""
         is_known = self._busy_tokens and self._busy_s >= _MIN_BUSY_S
         return max(0.0, self._busy_joules) / self._busy_tokens if is_known else None

@@ -14,7 +14,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """Without blanks and NULs at both ends. Raises OSError."""
+    """The text without blanks and NULs at either end. Raises OSError."""
     return read_bytes(path).decode("utf-8", "replace").strip("\0 \t\r\n")
 
 

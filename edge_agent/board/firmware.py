@@ -1,7 +1,7 @@
 """What the firmware of a Raspberry Pi reports: its throttle bits, and the rails of a Pi 5's power chip.
 
-The firmware is asked through /dev/vcio, as vcgencmd of raspberrypi/utils does, without a process. In another root than
-`/` no device is opened: the bits come from a file `get_throttled`.
+The firmware is asked through /dev/vcio, as vcgencmd of raspberrypi/utils does, without a process. In any root but `/`,
+no device is opened, and the bits come from a file `get_throttled`.
 """
 
 import os
@@ -64,7 +64,7 @@ def read_recorded_bits(file: Path) -> Throttle | None:
 
 
 def throttle_of(bits: int) -> Throttle:
-    """bits: as `vcgencmd get_throttled` gives them."""
+    """Takes the bits as `vcgencmd get_throttled` prints them."""
     before, is_low = bits >> _SINCE_BOOT, bool(bits & _UNDERVOLTAGE)
     causes = {
         ThrottleCause.UNDERVOLTAGE: is_low,
@@ -92,7 +92,7 @@ def read_rails(device: Path) -> Power | None:
 
 
 def rails_power(text: str) -> Power:
-    """text: as `vcgencmd pmic_read_adc` prints it. Raises ValueError."""
+    """Takes the text that `vcgencmd pmic_read_adc` prints. Raises ValueError."""
     rails: dict[str, dict[str, float]] = {}
     for rail, unit, value in _RAIL.findall(text):
         rails.setdefault(rail, {})[unit] = float(value)

@@ -22,7 +22,7 @@ from edge_agent.core.pipe import Ready, SetLimits
 # A limit eases by one stage after this long without need for it; a refused request may come back then.
 RELAX_S = 60.0
 
-# One reading that is off must not refuse requests: the temperature is a mean over about this long.
+# The temperature is a mean over about this long, so that one reading that is off refuses no requests.
 _SMOOTHED_S = 4.0
 _HYSTERESIS_C = 2.0
 # Above the limit by this much, all requests are refused.
@@ -33,7 +33,8 @@ _OUT_OF_HAND_C = 8.0
 _UNDERVOLTAGE_STAGE_S = 10.0
 _UNDERVOLTAGE_RELAX_S = 5 * RELAX_S
 
-# Available memory at which the stages begin, in reserves; a stage is left at this much more.
+# The stages begin when available memory falls to these multiples of the reserve. A stage is left once there is
+# _MEMORY_HYSTERESIS times as much.
 _MEMORY_STAGES = (2.0, 1.5, 1.0, 0.5)
 _MEMORY_HYSTERESIS = 1.25
 _DEFAULT_RESERVE_SHARE = 0.05
@@ -68,7 +69,7 @@ class Limits:
     """Requests with a larger number are refused; at -1 all are."""
 
     def refusal(self, priority: int) -> Code | None:
-        """Why a request of this priority is `busy`, for at least RELAX_S; None = it is admitted."""
+        """Why a request of this priority is `busy`, for at least RELAX_S; None if it is admitted."""
         is_refused = self.lowest_priority is not None and priority > self.lowest_priority
         return self.refusal_cause if is_refused else None
 
@@ -142,7 +143,7 @@ class Governor:
     def __init__(self, config: GovernorConfig) -> None:
         self.limits = NO_LIMITS
         self._config = config
-        # What the worker does without limits; None = unknown, and so not limited.
+        # What the worker does without limits. A number that is None is unknown, and so not limited.
         self._capacity: Ready | SetLimits = SetLimits()
         self._heat = _Ladder(Code.OVERHEATED, HEAT)
         self._power = _Ladder(Code.POWER_LIMITED, POWER, _UNDERVOLTAGE_RELAX_S)
@@ -168,7 +169,7 @@ class Governor:
         return self.limits
 
     def spare_mb(self, memory: Memory) -> float | None:
-        """Memory that may still be used before it limits anything; None = unknown."""
+        """Memory that may still be used before anything is limited, in MB; None if unknown."""
         reserve_mb = self._reserve_mb(memory)
         if memory.available_mb is None or reserve_mb is None:
             return None
@@ -220,7 +221,7 @@ class Governor:
         return _DEFAULT_RESERVE_SHARE * memory.total_mb
 
     def _combined(self) -> Limits:
-        """Of several causes, the tightest limit of each kind."""
+        """The tightest limit of each kind among the causes."""
         active = [(ladder, stage) for ladder in (self._heat, self._power, self._memory) if (stage := ladder.stage)]
         if not active:
             return NO_LIMITS
@@ -259,7 +260,7 @@ class _Ladder:
         return self._stages[self.stage_number - 1] if self.stage_number else None
 
     def require(self, now: float, reason: str, *, enter: int, keep: int) -> None:
-        """enter: the stage that is needed now. keep: the highest stage that is not left yet."""
+        """`enter` is the stage that is needed now, `keep` the highest stage that is not left yet."""
         self.reason = reason
         enter = min(enter, len(self._stages))
         if enter > self.stage_number:
@@ -270,10 +271,10 @@ class _Ladder:
             self.stage_number, self._needed_at = self.stage_number - 1, now
 
     def ease(self, now: float) -> None:
-        """Nothing is needed, or nothing is known."""
+        """For a reading by which no stage is needed, or from which nothing is known."""
         self.require(now, self.reason, enter=0, keep=0)
 
 
 def _share(share: float, full: int | None) -> int | None:
-    """Rounded up, and so at least 1; None = no limit."""
+    """The share of the full number, rounded up and so at least 1; None if there is no limit."""
     return None if full is None or math.ceil(share * full) == full else math.ceil(share * full)

@@ -38,7 +38,7 @@ class Monitor:
         # When the latest pass ended, in seconds of the monotonic clock.
         self.advanced_at = time.monotonic()
         self._latest = BoardReading()
-        # Guards the thread, the sensor that it reads since when, and the sensors that hang.
+        # Guards the thread, the sensor that it is reading and since when, and the sensors that hang.
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._in_progress: tuple[Sensor, float] | None = None
@@ -59,7 +59,7 @@ class Monitor:
         return BoardReading(errors={"board": f"not read for more than {STALE_AFTER_S:g} s"})
 
     def replace_hung_thread(self, now: float) -> None:
-        """Goes on without a sensor that hangs. now: seconds of the monotonic clock."""
+        """Goes on without a sensor that hangs. `now` is in seconds of the monotonic clock."""
         with self._lock:
             if self._in_progress is None or now - self._in_progress[1] <= HANGS_AFTER_S:
                 return
@@ -87,7 +87,7 @@ class Monitor:
             self._is_stopped.wait(max(0.0, next_at - time.monotonic()))
 
     def _read(self) -> BoardReading | None:
-        """One pass; None = this thread was replaced by another one."""
+        """The reading of one pass; None if this thread was replaced by another one."""
         results = SensorPass()
         for sensor in self._board.sensors():
             with self._lock:

@@ -35,7 +35,7 @@ class Chip(Device):
 
     def measure(self) -> Power | Throttle | None:
         if self.type == "rpi_volt":
-            # The kernel asks the firmware every 2 s whether the voltage was too low since.
+            # Every 2 s, the kernel asks the firmware whether the voltage has been too low since it last asked.
             is_low = read_within(self.folder / "in0_lcrit_alarm", 0, 1) == 1
             return Throttle(undervoltage_now=is_low, causes=(ThrottleCause.UNDERVOLTAGE,) * is_low)
         if self.type == "ina3221":
@@ -49,7 +49,7 @@ class Chip(Device):
         return measured(watts, Scope.BOARD, self.type)
 
     def _ina3221(self) -> Power | None:
-        """The module's input, or all channels in use: the chip has no power file."""
+        """The power of the module's input, or of all channels in use. The chip has no power file."""
         watts: list[float] = []
         for channel in _INA3221_CHANNELS:
             try:
@@ -64,7 +64,7 @@ class Chip(Device):
         return measured(sum(watts), Scope.RAILS, "ina3221") if watts else None
 
     def _channel_watts(self, channel: int) -> float:
-        """Bus voltage, never below 0, times current: two negative factors would look like real power."""
+        """Bus voltage times current. The voltage is never below 0: two negative factors would look like real power."""
         millivolts = read_within(self.folder / f"in{channel}_input", 0, _MAX_MV)
         return millivolts * read_integer(self.folder / f"curr{channel}_input") / 1e6
 

@@ -1,4 +1,4 @@
-"""What a board reports at one moment. None = unknown or not there; a 0 was measured."""
+"""What a board reports at one moment. None means unknown or not there; a 0 was measured."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -41,9 +41,9 @@ class Thermal:
 class Throttle:
     now: bool | None = None
     since_boot: bool | None = None
-    """By the firmware where it counts, else since this program started."""
+    """Since boot where the firmware keeps track, otherwise since this program started."""
     causes: tuple[ThrottleCause, ...] = ()
-    """Why it is so now. Undervoltage is named also before anything is slowed down for it."""
+    """What slows the board down now. Undervoltage is named even before anything is slowed down for it."""
     undervoltage_now: bool | None = None
     undervoltage_since_boot: bool | None = None
 
@@ -61,14 +61,14 @@ class Cpu:
 
     load1: float | None = None
     percent: float | None = None
-    """The busy time since the reading before."""
+    """The busy time since the previous reading."""
     freq_mhz: float | None = None
     freq_max_mhz: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """MB = 10⁶ bytes."""
+    """A MB is 10⁶ bytes."""
 
     total_mb: float | None = None
     available_mb: float | None = None
@@ -84,7 +84,7 @@ class BoardReading:
     memory: Memory = Memory()
     disk_free_mb: float | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
-    """By sensor that could not be read, the reason."""
+    """Why a sensor could not be read, by the sensor's name."""
     unavailable: frozenset[str] = frozenset()
     """The sensors of `errors` that are switched off, or closed to this process."""
 

@@ -29,7 +29,7 @@ class FixedSensor:
 
 
 class Device:
-    """A sensor with a folder in /sys/class, identified at its first reading: numbers change from boot to boot.
+    """A sensor with a folder in /sys/class, identified at its first reading, because numbers change from boot to boot.
 
     After a fault the board makes a new object of it, because its number may belong to another device then.
     """

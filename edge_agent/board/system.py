@@ -1,7 +1,7 @@
 """Load and frequency of the cores, memory, swap, and the disk with the models.
 
 psutil reads what it can read below a moved /proc. Its load average and its frequencies are always those of this
-machine, and its highest frequency is the one that is allowed now, which heat lowers: these two are read here.
+machine, and its highest frequency is the one that is allowed now, which heat lowers. So both are read here.
 """
 
 import re
@@ -49,7 +49,7 @@ class BusyTime:
 
 
 def read_frequency(root: Path) -> Cpu | None:
-    """The frequency of the fastest cores: a board has one policy for each kind of core."""
+    """The frequency of the fastest cores. A board has one policy for each kind of core."""
     folder = root / "sys/devices/system/cpu/cpufreq"
     policies = [folder / name for name in entries(folder) if re.fullmatch(r"policy\d+", name)]
     if not policies:
@@ -82,7 +82,7 @@ def read_disk(folder: Path) -> DiskReading:
 
 
 def has_memory_controller(root: Path) -> bool | None:
-    """Whether the kernel can limit a service's memory; None = it does not say.
+    """Whether the kernel can limit a service's memory; None if it does not say.
 
     Where it cannot, as on Raspberry Pi OS, MemoryMax= of systemd does nothing.
     """

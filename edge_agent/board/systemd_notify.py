@@ -6,7 +6,7 @@ import socket
 
 
 def watchdog_interval_s() -> float | None:
-    """Within which time systemd expects WATCHDOG=1 (WatchdogSec=); None = it does not."""
+    """How soon systemd expects the next WATCHDOG=1 (WatchdogSec=); None if it expects none."""
     usec, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", str(os.getpid()))
     if not usec.isascii() or not usec.isdigit() or int(usec) == 0 or pid != str(os.getpid()):
         return None

@@ -63,7 +63,7 @@ class Zone(Device):
 
 
 def _limit(folder: Path) -> Limit | None:
-    """The highest passive trip that has a cooling map, or without maps the highest. Raises OSError, ValueError.
+    """The highest passive trip that has a cooling map or, without maps, the highest of all. Raises OSError, ValueError.
 
     A lower trip without a map only starts the statistics of the power allocator: 75 °C beside 85 °C on an RK3588.
     """
@@ -93,10 +93,10 @@ class CoolingDevice(Device):
 
 
 def soc_temperature(zones: Sequence[ZoneReading], *, is_raspberry_pi: bool) -> tuple[float | None, float | None]:
-    """Temperature and limit of the SoC: those of its zone that is nearest to its limit, where the kernel acts first.
+    """Temperature and limit of the SoC's zone that is nearest to its limit, where the kernel acts first.
 
-    Where one zone has a cooling map, limits without one do not count: they cool nothing. Where no zone has a limit, the
-    hottest counts.
+    Where one zone has a cooling map, limits without one do not count, because they cool nothing. Where no zone has a
+    limit, the hottest counts.
     """
     soc = [zone for zone in zones if _SOC_ZONE.fullmatch(zone.type.lower().replace("_", "-"))]
     soc = soc or [zone for zone in zones if zone.type == _LAST_RESORT]

@@ -28,10 +28,10 @@ def sign(key: bytes, operation: str, fields: dict[str, Any]) -> str:
 
 
 class Authority:
-    """Checks signatures with a key; None = commands are not signed.
+    """Checks signatures with `key`; if it is None, commands are not signed.
 
-    Digests of the latest nonces are in a file that outlives the process; None = in memory only. They are not dropped
-    by age: a clock that is set back makes old commands fresh again.
+    Digests of the latest nonces are kept in `nonces_file`, which outlives the process, or in memory alone if it is
+    None. They are not dropped by age, because a clock that is set back makes old commands fresh again.
     """
 
     def __init__(self, key: bytes | None, nonces_file: Path | None = None) -> None:
@@ -40,7 +40,7 @@ class Authority:
         self._used: list[bytes] = []
         try:
             known = (nonces_file and read_if_exists(nonces_file)) or b""
-            # Release 0.1.0 appended to the file: a loss of power may have torn the last digest.
+            # Release 0.1.0 appended to the file, so a loss of power may have torn the last digest.
             whole = range(0, len(known) - _DIGEST_BYTES + 1, _DIGEST_BYTES)
             self._used = [known[at : at + _DIGEST_BYTES] for at in whole]
         except OSError as error:
@@ -66,7 +66,7 @@ class Authority:
         self._use_up(nonce)
 
     def _use_up(self, nonce: str) -> None:
-        """The nonce is on the disk when this returns."""
+        """The nonce is on the disk when this returns, if it can be written. Raises CommandError."""
         digest = hashlib.blake2b(nonce.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
         if digest in self._used:
             raise CommandError(CommandCode.UNAUTHORIZED, "nonce: seen before")

@@ -35,7 +35,7 @@ from edge_agent.status.publisher import StatusPublisher
 
 log = logging.getLogger(__name__)
 
-# Their messages quote the sender and stay out of the log.
+# Messages of these codes quote the sender and stay out of the log.
 _QUOTING_CODES = {
     *(CommandCode.UNKNOWN_COMMAND, CommandCode.BAD_JSON, CommandCode.BAD_FIELD),
     *(CommandCode.UNKNOWN_TASK, CommandCode.NOT_FOUND),
@@ -54,7 +54,7 @@ class _OpenCommand:
 
     topic: str
     correlation: bytes | None
-    id: Any = None  # The caller's; None until the payload is parsed.
+    id: Any = None  # As the caller gave it; None until the payload is parsed.
 
 
 class Commands:
@@ -85,16 +85,16 @@ class Commands:
         self._dispatcher = dispatcher
         self._model_switch = model_switch
         self._status = status
-        # When a drain cancels the rest; None = there is no drain.
+        # When a drain cancels the rest; None while there is no drain.
         self.drain_ends_at: float | None = None
-        # None = a signal asked for it.
+        # None if a signal asked for the drain.
         self._drain_command: _OpenCommand | None = None
         self._switch_command: _OpenCommand | None = None
         # Never replaced, because nonces that could not be written to the disk are only in its memory.
         self._authority = Authority(_signing_key(config), config.state_dir / NONCES_FILE)
 
     def receive(self, message: Message) -> None:
-        """One message below `cmd/`."""
+        """Handles one message below `cmd/`."""
         operation = self.config.topics.operation_of_command(message.topic)
         if operation is None:
             return
@@ -108,7 +108,7 @@ class Commands:
             self._check(operation, fields)
             if not message.payload.strip() and operation not in _ALLOWED_EMPTY:
                 raise CommandError(CommandCode.BAD_JSON, "payload: should be an object, at least {} (got nothing)")
-            # One kind of line per command: a flood of `ping` must not hide a `drain` from the log.
+            # One kind of line per command, so that a flood of `ping` does not hide a `drain` from the log.
             log.info(f"command op={operation}")
             data = self._execute(operation, fields, command)
             if operation in _WITH_EVENT:
@@ -130,7 +130,7 @@ class Commands:
             self._publish(result_publication(command.topic, command.correlation, command.id, data, error))
 
     def _check(self, operation: str, fields: dict[str, Any]) -> None:
-        """Raises CommandError if the command does not exist, is not enabled or not signed."""
+        """Raises CommandError if the command does not exist, is not enabled, or is not signed."""
         enabled = self.config.commands.allow
         if operation not in OPERATIONS:
             message = f"command: should be one of {', '.join(OPERATIONS)} (got {shown(operation)})"
@@ -141,7 +141,7 @@ class Commands:
         self._authority.check(operation, fields, time.time())
 
     def _execute(self, operation: str, fields: dict[str, Any], command: _OpenCommand) -> dict[str, Any] | None:
-        """Gives the result's data; None = it is answered later. Raises CommandError."""
+        """Gives the result's data, or None if the command is answered later. Raises CommandError."""
         if operation in ("ping", "health", "resume", "reload"):
             parse_fields(CommandFields, fields)
         match operation:
@@ -210,7 +210,7 @@ class Commands:
             self._answer(command, error=(end.error.code, end.error.message))
 
     def stop(self, now: float) -> None:
-        """A drain that cannot be called off; `is_stopped` at its end."""
+        """Begins a drain that cannot be called off. At its end, `is_stopped` is true."""
         self.is_stopping = True
         log.info("stopping waiting=%d active=%d", self._dispatcher.waiting, self._dispatcher.active)
         self._start_drain("stopping", None, now, None)
@@ -218,7 +218,7 @@ class Commands:
     def _start_drain(self, reason: str, timeout_s: float | None, now: float, command: _OpenCommand | None) -> None:
         self._end_drain(0)
         self._dispatcher.admission.is_draining = True
-        # Before anything is published: a fault there must not leave a drain without an end.
+        # Set before anything is published, so that a fault there does not leave a drain without an end.
         self.drain_ends_at = now + (self.config.queue.drain_timeout_s if timeout_s is None else timeout_s)
         self._drain_command = command
         if self._presence.state is not State.OFFLINE:
@@ -255,7 +255,7 @@ class Commands:
         return {}
 
     def reload(self) -> dict[str, Any]:
-        """Applies what can change while running; gives what was applied, and what needs a restart.
+        """Applies what can change while the agent runs; gives what was applied, and what needs a restart.
 
         Raises CommandError.
         """
