@@ -17,12 +17,12 @@ from .write.gguf_file import padded
 class Option:
     kind: GgmlType
     nbytes: int
-    divergence: float  # In nats: measured as this type, or scaled from another one.
+    divergence: float  # In nats, measured as this type or scaled from another one.
     is_measured: bool = True
 
     @property
     def file_bytes(self) -> int:
-        """With the padding up to the next tensor in the file."""
+        """Includes the padding up to the next tensor in the file."""
         return padded(self.nbytes)
 
 
@@ -49,7 +49,7 @@ def allocate(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, 
 
 
 def _hull(options: Sequence[Option]) -> list[Option]:
-    """The options worth their bytes, the smallest first: each step gains less per byte than the step before."""
+    """The options worth their bytes, the smallest first. Each step gains less per byte than the one before."""
     hull: list[Option] = []
     for option in sorted(options, key=lambda option: (option.file_bytes, option.divergence)):
         if hull and option.divergence >= hull[-1].divergence:

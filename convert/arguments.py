@@ -22,7 +22,7 @@ Option = tuple[Sequence[str], Mapping[str, Any]]
 
 
 def option(names: str, metavar: str | None, about: str, kind: Callable[[str], Any] = Path, **more: Any) -> Option:
-    """An option or argument; without metavar and choices it is a switch."""
+    """An option or argument; without `metavar` and choices it is a switch."""
     is_switch = metavar is None and "choices" not in more
     reading = {"action": "store_true"} if is_switch else {"metavar": metavar, "type": kind}
     return names.split(), {"help": about, **reading, **more}
@@ -37,7 +37,7 @@ class Command:
     about: str
     options: Sequence[Option]
     groups: Mapping[str, Sequence[Option]] = field(default_factory=dict)
-    # Says which options do not go together; None if all do.
+    # Says which options do not go together; returns None if all do.
     fault: Callable[[argparse.Namespace], str | None] = lambda _given: None
 
     def parser(self) -> argparse.ArgumentParser:
@@ -129,7 +129,10 @@ def required(given: Option) -> Option:
 
 
 def release(*, version: str, expires: str, bundle: str, **more: Any) -> list[Option]:
-    """Options for what a manifest says about a release. version, expires: their defaults; bundle: what is signed."""
+    """Options for what a manifest says about a release.
+
+    `version` and `expires` say in words what their defaults are, `bundle` what is signed.
+    """
     until = "date, or RFC 3339 date with a time, after which no board switches to the bundle"
     kind = integer(1, 1 << 31, more=", which rises with every release")
     return [
@@ -140,7 +143,7 @@ def release(*, version: str, expires: str, bundle: str, **more: Any) -> list[Opt
 
 
 def identity(licence: str) -> list[Option]:
-    """Options for what a new model's manifest says about it. licence: the help of --licence."""
+    """Options for what a new model's manifest says about it. `licence` is the help of --licence."""
     return [
         option("--name", "NAME", "name of the model (default: model)", parse_name, default=DEFAULT_NAME),
         *release(version="1", expires="never", bundle="bundle", default=1),

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 class Tuning:
     """What `--budget` and `--calibration` ask for: calibrated quantization."""
 
-    budget: int | None  # Bytes of model.gguf; without them, the types are those of the quantization's name.
+    budget: int | None  # Bytes of model.gguf; if None, the types are those of the quantization's name.
     calibration: Texts
     evaluation: Texts
     seed: int
@@ -60,10 +60,10 @@ class Job:
     name: str = DEFAULT_NAME
     version: int = 1
     expires: str | None = None
-    licence: str | None = None  # None for the checkpoint's.
+    licence: str | None = None  # If None, the checkpoint's.
     examples: Requests | None = None
     has_canaries: bool = True
-    canaries: Requests | None = None  # None for the included ones.
+    canaries: Requests | None = None  # If None, the included ones.
     sign: Callable[[bytes], bytes] | None = None  # Makes the signature of the manifest's bytes.
 
 
@@ -89,7 +89,7 @@ class TunedMatrices:
     """The tensors that were trained after rounding, by name, as the file stores them."""
 
     def encoded(self, name: str, kind: GgmlType) -> bytes | None:
-        """The data of a trained tensor, else of a rounded matrix; None for any other tensor."""
+        """The data of a trained tensor or a rounded matrix; None for any other tensor."""
         if name in self.recovered:
             return bytes(self.recovered[name].data)
         return self.sensitivities.encoded_path(name, kind).read_bytes() if name in self.sensitivities.losses else None
@@ -123,7 +123,10 @@ def _with_vocabulary(source: Source, wanted: WantedVocabulary) -> Source:
 
 
 def decide_types(job: Job, source: Source, progress: OnProgress) -> tuple[FilePlan, TunedMatrices | None]:
-    """sensitivities → allocation: the plan of model.gguf; with tuning, also encoded matrices. Raises ConvertError."""
+    """From sensitivities to an allocation: the plan of model.gguf and, with tuning, encoded matrices.
+
+    Raises ConvertError.
+    """
     plan = make_plan(source.model, job.quantization, name=job.name, licence=job.licence)
     if (tuning := job.tuning) is None:
         return plan, None
@@ -189,10 +192,10 @@ def write_bundle(
     progress: OnProgress,
     more_files: Mapping[str, bytes] | None = None,
 ) -> WrittenBundle:
-    """quantize → write → compare → manifest: all files of the bundle, into an empty folder.
+    """Quantizes, writes, compares and makes the manifest: all files of the bundle, in an empty folder.
 
-    more_files: by name, what else the bundle contains. Raises ConvertError if the disk is too small, CheckpointError
-    for damaged weights.
+    `more_files` holds the content of further files of the bundle by name. Raises ConvertError if the disk is too small,
+    CheckpointError for damaged weights.
     """
     if (free := shutil.disk_usage(folder).free) < plan.data_bytes:
         where = escaped(str(folder.parent))

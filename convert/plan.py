@@ -98,7 +98,7 @@ class FilePlan:
 
     @property
     def bits_per_weight(self) -> float:
-        """Of all tensors, as llama.cpp counts them."""
+        """Bits per weight over all tensors, as llama.cpp counts them."""
         return 8 * self.data_bytes / sum(prod(info.shape) for info in self.infos)
 
     def histogram(self) -> dict[str, dict[str, int]]:
@@ -117,7 +117,7 @@ class FilePlan:
     ) -> None:
         """Raises CheckpointError for damaged weights, and for a model that the agent would not open.
 
-        ConvertError: a type cannot hold the weights.
+        Raises ConvertError if a type cannot hold the weights.
         """
         done = 0
 
@@ -140,7 +140,7 @@ class FilePlan:
 def make_plan(
     model: SourceModel, quantization: Quantization, *, name: str = DEFAULT_NAME, licence: str | None = None
 ) -> FilePlan:
-    """licence: if None, the checkpoint's. With AUTO all matrices are BF16 until `FilePlan.with_types` decides."""
+    """The default licence is the checkpoint's. With AUTO all matrices are BF16 until `FilePlan.with_types` decides."""
     types = tensor_types(quantization, model.config, model.tensors)
     return FilePlan(
         model=model,

@@ -88,7 +88,7 @@ def print_verification(
     is_asked: bool,
     as_json: bool,
 ) -> None:
-    """model, sbom: None if the bundle cannot be opened. is_asked: whether its canaries were asked."""
+    """`model` and `sbom` are None if the bundle cannot be opened. `is_asked` says whether its canaries were asked."""
     has_canaries = (folder / CANARIES_FILE).is_file()
     if as_json:
         print_json(
@@ -175,7 +175,7 @@ def _facts(plan: FilePlan, job: Job, vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def _peak_rss_bytes() -> int | None:
-    """Largest resident set of this process, None without /proc. getrusage would start with the parent's value."""
+    """Largest resident set of this process; None without /proc. getrusage would start with the parent's value."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 REDRAW_S = 0.1
-# Where there is no terminal, as in a log.
+# The time between lines where there is no terminal, as in a log.
 REPORT_S = 30.0
 # A prediction from a smaller share or a shorter time would jump.
 _MIN_SHARE, _MIN_S = 0.02, 10.0

@@ -52,8 +52,8 @@ def record_canaries(
 ) -> tuple[int, list[str]]:
     """Writes the answers of the model into the folder of its bundle; returns their number and warnings.
 
-    requests: None for the included ones, which a model need not answer: it then has no canaries. Raises ConvertError if
-    it does not answer a user's requests.
+    If `requests` is None, the included ones are asked. A model need not answer these, and then it has no canaries.
+    Raises ConvertError if it does not answer a user's requests.
     """
     try:
         recorded, left_out = _ask(model, requests or included_requests(), progress)
@@ -65,7 +65,7 @@ def record_canaries(
             raise ConvertError(f"canaries cannot be recorded: {error}") from error
         return 0, [f"the bundle has no canaries: {error}"]
     (folder / CANARIES_FILE).write_bytes(data)
-    # For many models, answers to some included requests depend on close choices: a warning about each would not help.
+    # For many models, answers to some included requests depend on close choices. A warning about each would not help.
     return len(recorded.canaries), [] if requests is None else [f"canary left out: {reason}" for reason in left_out]
 
 

@@ -37,9 +37,10 @@ def compare_models(
     work: Path,
     progress: OnProgress = lambda _what, _share: None,
 ) -> Comparison:
-    """On texts, and on labelled examples if there are any. work: the cache of the reference's predictions and answers.
+    """Compares them on texts, and on labelled examples if there are any.
 
-    Raises ConvertError if a model cannot run or computes no finite numbers, or if their vocabularies differ.
+    `work` caches the reference's predictions and answers. Raises ConvertError if a model cannot run or computes no
+    finite numbers, or if their vocabularies differ.
     """
     own, other = model_facts(model.path), model_facts(reference.path)
     if model_tokens(model.path) != model_tokens(reference.path):
@@ -70,7 +71,7 @@ def compare_models(
 def plain_sizes(
     own: FilePlan, target: Target, reference: AdaptedModel, texts: Texts, *, work: Path, progress: OnProgress
 ) -> list[Size]:
-    """The types of PLAIN as `--type` makes them, with the reference's adapters. work: the cache of divergences."""
+    """The types of PLAIN as `--type` makes them, with the reference's adapters. `work` caches the divergences."""
     cached = reference.cached(work, texts.sha256, "-plain.json")
     divergences: dict[str, float] = read_cached(cached) or {}
     sizes = []
@@ -138,7 +139,7 @@ def _perplexity(positions: Differences) -> Perplexity:
 def measure_accuracy(
     model: AdaptedModel, reference: AdaptedModel, examples: Requests, *, work: Path, progress: OnProgress
 ) -> tuple[TaskAccuracy, ...]:
-    """The share of right answers of both models. work: the cache of the reference's answers. Raises ConvertError."""
+    """The share of right answers of both models. `work` caches the reference's answers. Raises ConvertError."""
     cached = reference.cached(work, examples.sha256, ".json")
     of_reference = read_cached(cached)
     if of_reference is None:

@@ -58,7 +58,7 @@ def with_tasks(texts: Texts, tasks: Mapping[str, Task]) -> Texts:
 
 
 def read_requests(path: Path, tasks: dict[str, Task], *, is_labelled: bool = False) -> Requests:
-    """The rows of a file, see `read_rows`. Raises ConvertError."""
+    """The rows of a file, as `read_rows` reads them. Raises ConvertError."""
     check_regular(path)
     with user_rows():
         rows = read_rows(path, tasks, is_labelled=is_labelled)

@@ -27,7 +27,7 @@ from ..read.checkpoint import Checkpoint
 from ..read.model import read_model
 from ..read.vocabulary import cut_to_match
 
-# The same on every machine: in long contexts the last bits of an answer depend on the number of threads.
+# The same on every machine, because in long contexts the last bits of an answer depend on the number of threads.
 _SETTINGS = EngineSettings(max_active=1, threads=2, prefill_threads=2)
 
 
@@ -69,7 +69,7 @@ def adapters_of(model: AdaptedModel) -> tuple[Adapter, ...]:
 
 @contextmanager
 def open_worker(model: AdaptedModel, prefixes: Iterable[TaskPrefix], *, at_once: int = 1) -> Iterator[WorkerClient]:
-    """A worker that caches and measures nothing: one at a time, equal requests get equal answers.
+    """A worker that caches and measures nothing. If asked one at a time, equal requests get equal answers.
 
     Raises ConvertError.
     """
@@ -91,7 +91,7 @@ def is_model(path: Path) -> bool:
 
 
 def model_or_reference(path: Path, work: Path, progress: OnProgress, *, match: Path | None = None) -> AdaptedModel:
-    """A bundle or .gguf; or a checkpoint, as the unquantized model in `work`, with the tokens of the model `match`."""
+    """A bundle or .gguf as it is; a checkpoint as the unquantized model in `work`, with the tokens of `match`."""
     if is_model(path):
         return AdaptedModel.from_path(path)
     with Checkpoint(path) as checkpoint:

@@ -75,7 +75,7 @@ def boosting(numbers: Sequence[str], texts: Sequence[str], train: Sequence[Row])
 
 
 def _features(numbers: Sequence[str], texts: Sequence[str], train: Sequence[Row]) -> Callable[[Sequence[Row]], Any]:
-    """train: the rows whose most frequent words and pairs of words are features."""
+    """The most frequent words and pairs of words of the rows `train` are features."""
 
     def text_of(row: Row) -> str:
         return " ".join(str(row.values[name]) for name in texts if name in row.values)

@@ -159,7 +159,7 @@ def train(words: Sequence[str]) -> None:
         complain(f"warning: --steps {given.steps:,} is far below {MAX_STEPS:,}: the model may be right less often")
     unlabelled = [] if given.teacher is None else read_unlabelled(given.unlabelled, tasks, rows)
     sign = signer(given.sign)
-    # It imports PyTorch, which takes seconds; mistakes and doubts have to show at once.
+    # It imports PyTorch, which takes seconds, while mistakes and doubts have to show at once.
     from .training import TrainingJob, write_trained_bundle  # noqa: PLC0415
 
     job = TrainingJob(

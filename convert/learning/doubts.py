@@ -93,7 +93,7 @@ def _doubts(rows: Sequence[Row], read: TaskRows, table: FieldTable) -> Iterator[
     yield from comma_doubts(rows, read.numbers)
     yield from time_doubts(rows)
     yield from counter_doubts(rows, read.numbers)
-    with_codes = defaultdict[str, list[str]](list)  # Fields by the codes that they have: off is 0 in many at once.
+    with_codes = defaultdict[str, list[str]](list)  # Fields by their codes, because off is 0 in many at once.
     for field in (*read.numbers, *read.texts):
         values = [row.values[field] for row in rows if field in row.values]
         name = f"the field {escaped(field)}" if field else "the whole text"

@@ -36,7 +36,7 @@ class FittedMap:
     board_maps: dict[str, ScoreMap]  # The maps of boards with biases of their own.
 
     def entry(self, shared: ScoreMap) -> dict[str, Any]:
-        """Its part of score_maps.json."""
+        """The map's part of score_maps.json."""
         boards = {board: own_map.to_json() for board, own_map in self.board_maps.items()}
         return {"task": self.task, "map": shared.to_json(), "boards": boards}
 
@@ -61,8 +61,9 @@ def extend_bundle(
 ) -> ExtendedBundle:
     """Writes a copy of the bundle with maps fitted to exported feedback, and with the models of other bundles.
 
-    Maps of other definitions stay, and so do students of other names. version: if None, one more than the highest of
-    all given bundles, because a board may run any of them. expires: if None, the bundle's. Raises ConvertError.
+    Maps of other definitions stay, and so do students of other names. If `version` is None, it is one more than the
+    highest of all given bundles, because a board may run any of them. If `expires` is None, the bundle's is kept.
+    Raises ConvertError.
     """
     model = verify_bundle(bundle)
     fitted = _fit_maps(map(_read_feedback, feedback), model.weights_sha256)
@@ -161,7 +162,7 @@ def _add_students(
 
 def _students_of(model: Model, where: str) -> dict[str, tuple[Path, list[str]]]:
     """By name, the files of a bundle that become students, and their tasks. Raises ConvertError."""
-    if model.tokens is None:  # Nothing but what usual readings look like.
+    if model.tokens is None:  # It holds nothing but what usual readings look like.
         return {student.name: (Path(student.path), [*student.tasks]) for student in model.students}
     if (fields := model_facts(model.path).fields) is None:
         raise ConvertError(f"{where}: should be a bundle that `edge-convert train` made")

@@ -19,7 +19,7 @@ _MAX_ODD_SHARE, _BLOCKS, _MAX_MARGIN = 0.02, 5, 0.5
 
 
 def accepted_range(ordinary: Numbers, fields: int, widening: float) -> tuple[float, float]:
-    """The range beyond which a number is odd. fields: how many fields have numbers. widening: see `widening_of`.
+    """The range beyond which a number is odd, if so many `fields` have numbers and `widening_of` gives `widening`.
 
     If all numbers stay clear of 0, the range ends at half of the nearest one, because most such quantities are never 0.
     """
@@ -35,7 +35,7 @@ def accepted_range(ordinary: Numbers, fields: int, widening: float) -> tuple[flo
 
 
 def widening_of(columns: Sequence[tuple[Numbers, Sequence[Any]]]) -> float:
-    """The factor by which all margins are widened. columns: each field's ordinary numbers, and its values by row."""
+    """The factor by which all margins are widened. `columns` are each field's ordinary numbers and values by row."""
     worst = np.zeros(max((len(values) for _, values in columns), default=1))
     block = np.arange(len(worst)) * _BLOCKS // len(worst)
     for ordinary, values in columns:

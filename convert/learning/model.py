@@ -46,7 +46,7 @@ class TrainedModel:
         return self.vocabulary.table
 
     def with_table(self, table: FieldTable) -> "TrainedModel":
-        """table: with the same tokens."""
+        """The model with another table, which must have the same tokens."""
         return replace(self, vocabulary=replace(self.vocabulary, table=table))
 
     @property
@@ -109,7 +109,7 @@ class _Embedding:
     """The vectors of all tokens. Those of a number's bins lie on a curve, so that few rows say much about each bin.
 
     A curve is a point and `cosines` cosines of the bin's place among the bins, the first one of half a period.
-    tokens: the vectors of the model, which hold the curves only after `write`.
+    `tokens` are the vectors of the model, which hold the curves only after `write`.
     """
 
     def __init__(self, model: Any, vocabulary: Vocabulary, recipe: Recipe) -> None:
@@ -132,7 +132,7 @@ class _Embedding:
         return [self._points, self._weights, self._offsets]
 
     def vectors(self) -> Any:
-        """[tokens, width]"""
+        """The vectors of all tokens, [tokens, width]."""
         if not len(self._ids):
             return self.tokens
         # Faster ones are weaker, so that bins near each other are alike.
@@ -141,7 +141,7 @@ class _Embedding:
         return self.tokens.index_copy(0, self._ids, curves.index_add(0, self._ends, self._offsets))
 
     def write(self) -> None:
-        """Copies them into the model's own embedding."""
+        """Copies the vectors into the model's own embedding."""
         with torch.no_grad():
             self.tokens.copy_(self.vectors())
 
@@ -216,7 +216,7 @@ def batch_of(chosen: Sequence[EncodedExample]) -> tuple[_Tokens, _Tokens]:
 
 
 def _masked(vocabulary: Vocabulary) -> _Tokens:
-    """By token: for each bin of a number the token of its missing value, other tokens as they are."""
+    """Gives, by token, the token of the missing value for each bin of a number, and any other token itself."""
     masked = np.arange(len(vocabulary))
     for field in vocabulary.table.fields:
         masked[[vocabulary.id_of(control) for control in field.bins]] = vocabulary.id_of(field.missing)
@@ -224,7 +224,7 @@ def _masked(vocabulary: Vocabulary) -> _Tokens:
 
 
 def _beyond(vocabulary: Vocabulary, examples: Sequence[EncodedExample]) -> tuple[_Tokens, npt.NDArray[np.float64]]:
-    """By token: the bin beyond it, if it is the first or last bin of a number, else itself; and how often to take that.
+    """Gives, by token, the bin beyond it if it is the first or last of a number, else itself; and how often to take it.
 
     To a model that has not seen them, the rows with the smallest and the largest number lie beyond all rows.
     """

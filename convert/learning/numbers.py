@@ -41,7 +41,7 @@ def levels_of(answers: Sequence[AnsweredRow]) -> tuple[float, ...]:
 
 
 def with_levels(answers: Sequence[AnsweredRow]) -> list[AnsweredRow]:
-    """The answers, each half of the groups (or else of the rows) calibrated by the other half: cross-fitting."""
+    """The answers, each half of the groups (or else of the rows) calibrated by the other half (cross-fitting)."""
     groups = [answered.row.group or answered.row.request.where for answered in answers]
     first_half = set(list(dict.fromkeys(groups))[::2])
     halves = list[AnsweredRow](), list[AnsweredRow]()
@@ -64,7 +64,7 @@ def _calibrated(answered: AnsweredRow, levels: tuple[float, ...]) -> AnsweredRow
 
 
 def number_quality(rows: Sequence[Row], answers: Sequence[AnsweredRow]) -> NumberQuality:
-    """rows: all of the task's. answers: the calibrated ones to those that were held out."""
+    """The quality of a task from all of its rows and the calibrated answers to those that were held out."""
     config, constant = _config_of(answers[0].row), float(median(row.answer for row in rows))
     given = [answered for answered in answers if answered.output is not None and answered.scores]
     intervals = [config.interval_of(answered.scores or {}) for answered in given]

@@ -35,7 +35,7 @@ def outliers_of(field: InputField, values: Iterable[Any]) -> list[ErrorCode]:
 
 
 def has_decimal_comma(value: Any) -> bool:
-    """Whether it is a number once its comma is a point: no code, but no number for a model either."""
+    """Whether it is a number once its comma is a point. It is no code then, but no number for a model either."""
     return isinstance(value, str) and "," in value and number_of(value.replace(",", ".")) is not None
 
 
@@ -44,7 +44,7 @@ def code_text(code: ErrorCode) -> str:
 
 
 def ordinary_numbers(numbers: Numbers, codes: Collection[ErrorCode] = ()) -> Numbers:
-    """Sorted numbers without those that are far from the others. codes: of other fields; they need less of a gap."""
+    """Sorted numbers without those that are far from the others. `codes` of other fields need less of a gap."""
     while True:
         near = _without_code(_without_far(-_without_far(-numbers[::-1])[::-1]), codes)
         if len(near) == len(numbers):
@@ -53,7 +53,7 @@ def ordinary_numbers(numbers: Numbers, codes: Collection[ErrorCode] = ()) -> Num
 
 
 def without_stray_codes(numbers: Numbers, codes: Collection[ErrorCode], ordinary: Numbers) -> Numbers:
-    """Without codes that are few of the numbers and, by the gaps between the ordinary ones, far from all others."""
+    """The numbers without codes that are few and, by the gaps between the ordinary ones, far from all others."""
     distinct, counts = np.unique(numbers, return_counts=True)
     gaps = np.diff(distinct, prepend=-np.inf, append=np.inf)
     min_gap = _GAPS * float(np.median(np.diff(np.unique(ordinary), prepend=ordinary[0])))
@@ -87,7 +87,7 @@ def spread_of(numbers: Numbers) -> tuple[float, float]:
 
 
 def _without_far(numbers: Numbers) -> Numbers:
-    """Without numbers that are far above the others."""
+    """The numbers without those that are far above the others."""
     high, spread = spread_of(numbers)
     distances = numbers - np.median(numbers)
     is_far = (numbers[1:] > high + _FAR * spread) & (distances[1:] > _JUMP * distances[:-1])
@@ -95,7 +95,7 @@ def _without_far(numbers: Numbers) -> Numbers:
 
 
 def _without_code(numbers: Numbers, codes: Collection[ErrorCode]) -> Numbers:
-    """Without the least or the greatest number, if it is apart from all others, and many rows have exactly it.
+    """The numbers without the least or the greatest, if it is apart from all others and many rows have exactly it.
 
     If it is a code in another field, a smaller gap and one row are enough.
     """

@@ -17,9 +17,9 @@ UNLIKELY, SURE = 0.05, 0.9
 MAX_SUSPECTS = 20
 # The share of the held-out rows, all of which are ordinary, that may be taken for unlike training.
 UNLIKE_SHARE = 0.02
-# The greatest score of the numbers and the greatest strangeness of a task's ordinary inputs, see TaskFields.
+# The greatest score of the numbers and the greatest strangeness of a task's ordinary inputs, as in TaskFields.
 Limits = tuple[float | None, float | None]
-# See TaskFields.held_out.
+# The value of TaskFields.held_out.
 HeldOutCounts = tuple[tuple[float, int, int], ...]
 
 
@@ -28,10 +28,10 @@ class AnsweredRow:
     """A row that the model had not seen, and its answer."""
 
     row: Row
-    output: Any  # None where it is taken for unlike training, too.
+    output: Any  # Also None where the row is taken for unlike training.
     scores: Mapping[str, float] | None  # By label; None if the task has none.
     unlike: float | None = None  # The score of its numbers, or how far that of its numbers or texts is above a limit.
-    strangeness: float | None = None  # See TaskFields.
+    strangeness: float | None = None  # How strange its texts are, as in TaskFields.
     is_odd: bool = False  # Whether a field is unlike those of all training rows.
     is_unlike: bool = False  # Whether the input gets no label, because it is unlike training or has an odd field.
 
@@ -48,7 +48,7 @@ def task_quality(
     *,
     teacher: TeacherQuality | None = None,
 ) -> TaskQuality:
-    """The quality of one task. rows: all of the task's. judged: the answers to those that were held out."""
+    """The quality of one task, from all of its rows and the answers (`judged`) to those that were held out."""
     task = rows[0].task
     labelled = sum(row.chances is None for row in rows)
     labels, is_scored = task.config.choices, table.tasks[task.name].is_scored
@@ -85,16 +85,17 @@ def _effective_rows(answers: Sequence[AnsweredRow]) -> float:
 
 
 def _is_best_label_right(answered: AnsweredRow) -> bool:
-    """Whether the best label is right, also where it was not given; without labels, whether the output is."""
+    """Whether the best label is right, even where it was not given; without labels, whether the output is."""
     if not answered.scores:
         return answered.is_right
     return max(answered.scores, key=answered.scores.__getitem__) == answered.row.answer_text
 
 
 def held_out_counts(answers: Sequence[AnsweredRow]) -> HeldOutCounts:
-    """By score of the best label, the highest first: how many answers to labelled rows are right, and how many in all.
+    """How many answers to labelled rows there are with each score of the best label, and how many of them are right.
 
-    Rows in groups are thinned to their effective number, because a promise counts them as independent.
+    The highest score comes first. Rows in groups are thinned to their effective number, because a promise counts them
+    as independent.
     """
     judged = [answered for answered in answers if answered.scores and answered.row.chances is None]
     if not judged:
@@ -169,7 +170,7 @@ def _read_field(name: str, table: FieldTable, rows: Sequence[Row]) -> ReadField:
 def limits_of(answers: Sequence[AnsweredRow], known_strangeness: float | None = None) -> Limits:
     """The limits of one task, from answers of models without limits. With two limits, each takes half of the share.
 
-    known_strangeness: that of the strangest text that several rows have, which is never unlike training.
+    `known_strangeness` is that of the strangest text that several rows have, which is never unlike training.
     """
     ordinary = [answered for answered in answers if not answered.is_odd]
     scores = [answered.unlike for answered in ordinary if answered.unlike is not None]

@@ -15,7 +15,7 @@ MAX_NUMBER_EPOCHS = 18
 class Recipe:
     width: int = 128  # Elements of the hidden state.
     layers: int = 2
-    cosines: int = 2  # How freely the tokens of a number's bins differ, see _Embedding.
+    cosines: int = 2  # How freely the tokens of a number's bins differ; _Embedding explains it.
     text_tokens: int = 2048  # Maximum of tokens for texts and answers.
     steps: int = MAX_STEPS
     batch: int = 32  # Rows per step.

@@ -10,7 +10,7 @@ from ..report.numbers import megabytes
 from ..write.manifest import canonical_json
 
 SCHEMA = 1
-# The share of the bundle's own training rows that a judged model learns from, see study.py.
+# The share of the bundle's own training rows that a judged model learns from, as study.py holds the others out.
 _JUDGED_SHARE = 0.8
 # Fewer rows of a label say little about it, and less about how often it is right.
 FEW_ROWS = 10
@@ -28,7 +28,7 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspect:
-    """A row whose answer may be wrong: the model, which has not seen it, is sure of another one."""
+    """A row whose answer may be wrong, because the model, which has not seen it, is sure of another one."""
 
     where: str
     answer: str
@@ -64,7 +64,7 @@ class NumberQuality:
     unit: str | None
     mean_error: float  # The mean absolute error.
     error_interval: tuple[float, float]  # The 95 % interval of the mean error.
-    tolerance: float | None  # Within which an answer counts as right; None: a fifth of the true number.
+    tolerance: float | None  # Within which an answer counts as right; if None, a fifth of the true number.
     constant: float  # The median of the answers of all rows.
     constant_error: float  # The mean absolute error of always answering that.
     confidence: float  # How often the task's intervals should hold the true number.
@@ -97,11 +97,11 @@ class TaskQuality:
     is_useless: bool  # Whether always giving one answer, the most frequent one or the median, is as good.
     baseline: Baseline | None
     unlike: float | None
-    """The share of them that gets no answer: unlike training, or an odd field. None for answers that are written."""
+    """The share of them that gets no answer, as unlike training or for an odd field. None if answers are written."""
     unlike_by_label: Mapping[str, float]  # The same share of the rows with each label.
     calibration_error: float | None  # The expected calibration error; None without labels.
     confusion: Mapping[str, Mapping[str, int]]  # By right label, the counts of the model's answers.
-    groups_by_label: Mapping[str, int]  # How many groups the held-out rows of each label are of; without groups, none.
+    groups_by_label: Mapping[str, int]  # How many groups the held-out rows of each label are of; empty without groups.
     suspects_total: int
     suspects: tuple[Suspect, ...]  # The surest of suspects_total.
     suspects_by_group: Mapping[str, int]  # How many of suspects_total each group has; empty if rows have no groups.
@@ -131,7 +131,7 @@ class TaskQuality:
 
     @property
     def why_useless(self) -> str:
-        """Where `is_useless`: with what always giving one answer is compared."""
+        """If the model is useless, the comparison with always giving one answer, in words."""
         name, share, constant = escaped(self.name), percent(self.accuracy), percent(self.most_frequent / self.judged)
         if (number := self.number) is not None:
             error, constant_error = map(number.with_unit, (number.mean_error, number.constant_error))
@@ -149,7 +149,7 @@ class TaskQuality:
 
     @property
     def never_recognized(self) -> str | None:
-        """A warning that names the labels with enough held-out rows that were never right; None if there are none."""
+        """A warning that names the labels with enough held-out rows that were never right; None without such labels."""
         counts = self.judged_by_label
         never = [label for label, count in counts.items() if count >= FEW_ROWS and not self.confusion[label][label]]
         if self.is_agreement or not never:
@@ -205,7 +205,7 @@ class Training:
 
 
 class UselessError(ConvertError):
-    """A model that is no better than always giving one answer is not written."""
+    """The model is no better than always giving one answer, so it is not written."""
 
     def __init__(self, message: str, held_out: str, tasks: Sequence[TaskQuality]) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Rows in runs: readings taken soon after one another are alike (autocorrelated), so many say little more than one.
+"""Rows in runs. Readings taken soon after one another are alike (autocorrelated), so many say little more than one.
 
 Figures from held-out rows are then true only if whole runs are held out, because a neighbour gives a row's answer away.
 """
@@ -29,7 +29,7 @@ _MIN_STANDARD_ERRORS = 5.0
 def in_groups(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     """Each row with a group if its task's rows have groups, are of several machines or come in runs; and warnings.
 
-    rows: in the order of time if they have times, otherwise in that of the file.
+    The rows must be in the order of time if they have times, otherwise in that of the file.
     """
     groups, notes = dict[int, str](), list[str]()
     for name, task_rows in by_task(rows).items():
@@ -168,7 +168,7 @@ def _what_is_alike(rows: Sequence[Row], lag: int = 1) -> str | None:
 
 
 def _places(rows: Sequence[Row]) -> npt.NDArray[np.float64]:
-    """[rows, numbers]: the rank of each number among the distinct values of its field, from 0 to 1."""
+    """The rank of each number among the distinct values of its field, from 0 to 1: [rows, numbers]."""
     columns = []
     for name in dict.fromkeys(name for row in rows for name in row.values):
         values = [row.values.get(name) for row in rows]

@@ -78,7 +78,7 @@ class Study:
         ]
 
     def teacher_quality(self, task: str, answers: Iterable[AnsweredRow]) -> TeacherQuality | None:
-        """None where the task has no answers of a teacher. answers: of the first fold's model."""
+        """How the teacher compares with `answers` of the first fold's model; None if it did not answer this task."""
         if self.teacher is None or self.corrected is None:
             return None
         if not (lessons := sum(row.task.name == task for row in self.teacher.unlabelled)):

@@ -49,7 +49,7 @@ def build_table(rows: Sequence[Row]) -> FieldTable:
 
 
 def codes_and_gaps(rows: Sequence[Row]) -> list[dict[ErrorCode | None, list[int]]]:
-    """For each field: at which places the rows with each of its codes are, and under None those that lack the field."""
+    """For each field, the places of the rows with each of its codes, and under None those of rows without the field."""
     found = list[dict[ErrorCode | None, list[int]]]()
     for field in build_table(rows).fields:
         places = defaultdict[ErrorCode | None, list[int]](list)
@@ -64,7 +64,7 @@ def codes_and_gaps(rows: Sequence[Row]) -> list[dict[ErrorCode | None, list[int]
 
 
 def _task_fields(rows: Sequence[Row], fields: Sequence[InputField]) -> TaskFields:
-    """Of one task. The limits of what is unlike training come from rows that are held out, later."""
+    """The fields of one task. The limits of what is unlike training come later, from rows that are held out."""
     config = rows[0].task.config
     names = tuple(dict.fromkeys(name for row in rows for name in row.values))
     numbers = {field.name for field in fields if field.bins and field.name in names}
@@ -81,7 +81,7 @@ def _task_fields(rows: Sequence[Row], fields: Sequence[InputField]) -> TaskField
 
 
 def _number_bins(answers: Sequence[float]) -> NumberBins:
-    """With about equally many rows in each, or one for each answer if they are fewer."""
+    """Bins with about equally many rows in each, or one for each answer if they are fewer."""
     edges = np.unique(answers)
     if len(edges) > ANSWER_BINS:
         edges = np.unique(np.quantile(answers, np.linspace(0, 1, ANSWER_BINS + 1)))
@@ -100,7 +100,7 @@ def _number_bins(answers: Sequence[float]) -> NumberBins:
 
 
 def _input_field(name: str, ordinary: Numbers | None, fields: int, widening: float) -> InputField:
-    """ordinary: its sorted numbers; None for a text. fields: how many fields are numbers."""
+    """`ordinary` are its sorted numbers, None for a text; `fields` is how many fields are numbers."""
     if ordinary is None:
         return InputField(name=name, edges=None)
     edges = np.unique(ordinary)
@@ -113,6 +113,6 @@ def _input_field(name: str, ordinary: Numbers | None, fields: int, widening: flo
 
 
 def _numbers(values: Sequence[Any]) -> Numbers | None:
-    """Sorted; None for texts."""
+    """The sorted numbers; None if the values are texts."""
     numbers = [number for number in map(number_of, values) if number is not None]
     return np.sort(np.array(numbers)) if len(numbers) >= MIN_NUMBER_SHARE * len(values) else None

@@ -1,4 +1,4 @@
-"""A teacher: a larger model, whose answers to rows without labels a student learns."""
+"""The teacher, a larger model whose answers to rows without labels a student learns."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class Teacher:
     maps: Mapping[str, ScoreMap]  # What corrects the scores, by task with labels.
 
     def corrected_by(self, labelled: Sequence[Row]) -> "Teacher":
-        """With a map for each task that has enough of these rows, if it lowers their log loss, cross-validated."""
+        """With a map for each task that has enough of these rows, if it lowers their cross-validated log loss."""
         maps = dict(self.maps)
         for name, rows in by_task(row for row in labelled if row.chances is None).items():
             if (start := maps.get(name)) is None:
@@ -87,7 +87,7 @@ class Teacher:
 def ask_teacher(
     model: AdaptedModel, labelled: Sequence[Row], unlabelled: Sequence[Row], *, work: Path, progress: OnProgress
 ) -> tuple[Teacher, list[str]]:
-    """The answers of the model to all rows, as a board gives them; and warnings. work: the cache of answers.
+    """The answers of the model to all rows, as a board gives them; and warnings. `work` caches the answers.
 
     It is not asked about its task's examples. Rows without an answer are left out. Raises ConvertError.
     """

@@ -1,4 +1,4 @@
-"""How the numbers of a task's rows go together: an input whose numbers do so less is unlike training.
+"""How the numbers of a task's rows go together. An input whose numbers do so less is unlike training.
 
 The kind `unusual` learns this from usual rows, a trained task from all of its rows. Fields count only while they are
 ordinary numbers, because gaps, codes and odd fields are judged by themselves.
@@ -20,7 +20,10 @@ _MAX_SCORES = 1000
 
 
 def learn_numbers(rows: Sequence[Row], table: FieldTable, seed: int) -> UsualReadings | None:
-    """rows: all of a task's. None for one that writes its answers, or has no numbers of several values, or too many."""
+    """Learns from all rows of a task.
+
+    None for a task that writes its answers, has no numbers of several values, or has too many numbers.
+    """
     task = rows[0].task
     readings = [table.ordinary_numbers(task.name, row.values) for row in rows]
     if not table.tasks[task.name].is_scored or not any(readings):
@@ -38,7 +41,7 @@ def learn_numbers(rows: Sequence[Row], table: FieldTable, seed: int) -> UsualRea
 def with_scores(
     answers: Iterable[AnsweredRow], learnt: Sequence[Row], table: FieldTable, seed: int
 ) -> list[AnsweredRow]:
-    """With the scores of their numbers, compared with the rows that the model has learnt from."""
+    """The answers with the scores of their numbers, compared with the rows that the model has learnt from."""
     usual = {name: learn_numbers(rows, table, seed) for name, rows in by_task(learnt).items()}
     rarity = {name: RarityModel(readings) for name, readings in usual.items() if readings is not None}
     return [
@@ -50,7 +53,7 @@ def with_scores(
 
 
 def with_held_out(usual: UsualReadings, answers: Sequence[AnsweredRow]) -> UsualReadings:
-    """With the scores of the held-out rows."""
+    """The usual readings with the scores of the held-out rows."""
     scores = sorted(answered.unlike for answered in answers if answered.unlike is not None and not answered.is_odd)
     places = np.linspace(0, len(scores) - 1, min(len(scores), _MAX_SCORES)).astype(int)
     return usual.model_copy(update={"scores": tuple(round(scores[place], 4) for place in places), "tail": None})

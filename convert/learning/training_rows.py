@@ -1,4 +1,4 @@
-"""Rows: what a model is trained on, and what it is judged on."""
+"""The rows that a model is trained on, and those that it is judged on."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

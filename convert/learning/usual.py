@@ -82,16 +82,16 @@ class _Mixture:
     covariances: Floats
 
     def log_densities(self, z: Floats) -> Floats:
-        """[rows]"""
+        """The logarithm of the density at each row, [rows]."""
         return _log_sum(self.log_shares(z))[:, 0]
 
     def responsibilities(self, z: Floats) -> Floats:
-        """[rows, components]"""
+        """How probably each row is of each component, [rows, components]."""
         logs = self.log_shares(z)
         return np.exp(logs - _log_sum(logs))
 
     def log_shares(self, z: Floats) -> Floats:
-        """[rows, components]: the logarithm of what each component adds to the density."""
+        """The logarithm of what each component adds to the density, [rows, components]."""
         triangles = np.linalg.cholesky(self.covariances)
         inverses = np.linalg.inv(triangles)
         volumes = np.log(np.diagonal(triangles, axis1=1, axis2=2)).sum(axis=1)
@@ -103,7 +103,7 @@ class _Mixture:
 
 
 def _log_sum(logs: Floats) -> Floats:
-    """[rows, 1]: the logarithm of the sum of each row's exponentials."""
+    """The logarithm of the sum of each row's exponentials, [rows, 1]."""
     highest = logs.max(axis=1, keepdims=True)
     logarithms: Floats = highest + np.log(np.exp(logs - highest).sum(axis=1, keepdims=True))
     return logarithms
@@ -121,10 +121,10 @@ def learn_usual(
     """Learns from usual readings, in the order of time if they have one.
 
     Args:
-        blocks: For each row the number of its group, whose rows are held out together. None: the parts are random.
-        labels: Each row's. Components begin with rows of one label, where they are not too many.
-        is_sample: Which rows say how rare a reading is. None: all.
-        max_bytes: Of the result, about; but there is one component at least.
+        blocks: For each row the number of its group, whose rows are held out together. If None, the parts are random.
+        labels: The label of each row. Components begin with rows of one label, unless there are too many labels.
+        is_sample: Which rows say how rare a reading is. If None, all do.
+        max_bytes: About how large the result may be; but there is one component at least.
     """
     learnt, _ = learn_and_find_rarest(
         rows, blocks, seed, labels=labels, is_sample=is_sample, max_bytes=max_bytes, count=0
@@ -145,7 +145,7 @@ def learn_and_find_rarest(
 ) -> tuple[UsualReadings, list[tuple[list[int], Comparison]]]:
     """Learns, and finds so many runs of rows that are the rarest for models that have not seen them.
 
-    places: of each row, a number that is near those of its neighbours. Each run comes with its rarest row, compared.
+    `places` holds a number for each row, near those of its neighbours. Each run comes with its rarest row, compared.
     """
     draw = np.random.default_rng(seed)
     parts = draw.permutation(len(rows)) % _PARTS if blocks is None else np.array(blocks) % _PARTS
@@ -179,7 +179,7 @@ def learn_and_find_rarest(
 
 
 def _runs(rarest: Sequence[int], places: Sequence[int]) -> list[list[int]]:
-    """Puts neighbours together. rarest: the rarest first, as in each run and among the runs."""
+    """Puts neighbours together. The rarest come first in `rarest`, in each run and among the runs."""
     runs: list[list[int]] = []
     for at in sorted(rarest, key=places.__getitem__):
         if runs and places[at] - places[runs[-1][-1]] <= RUN_GAP:
@@ -201,9 +201,9 @@ def _is_number(name: str, rows: Sequence[Values]) -> bool:
 
 
 def in_other_states(names: Sequence[str], rows: Sequence[Values]) -> Bools:
-    """Which rows are from another state of the machine than most, such as off: several numbers are apart from the rest.
+    """Which rows are from another state of the machine than most, such as off. Several of their numbers are then apart.
 
-    Beside one that is apart, gaps count, too. A single one is rather a broken sensor.
+    Beside one number that is apart, gaps count, too. One alone more likely means a broken sensor.
     """
     apart, missing = np.zeros((2, len(rows)), dtype=int)
     for name in names:
@@ -222,7 +222,7 @@ def in_other_states(names: Sequence[str], rows: Sequence[Values]) -> Bools:
 
 
 def _numbers(name: str, rows: Sequence[Values]) -> Floats:
-    """Of each row; NaN where it has none."""
+    """The number of each row in this field; NaN where it has none."""
     return np.array([math.nan if (number := number_of(row.get(name))) is None else number for row in rows])
 
 
@@ -270,7 +270,7 @@ def _number_field(
     scale = float(high - low) / 1.349
     # Where most values are the same, the quartiles say nothing.
     scale = scale if scale > 0.05 * deviation else deviation
-    # Where all are the same, such as those of a switch beside error codes, any scale will do.
+    # Where all values are the same, such as those of a switch beside error codes, any scale will do.
     scale = scale or 1.0
     return NumberField(
         name=name,
@@ -307,7 +307,7 @@ def _matrix(rows: Sequence[Values], numbers: Sequence[NumberField], in_state: Bo
     """The z-scores [rows, numbers], missing ones as 0; the rows to fit the mixture to; and those without a glitch.
 
     The mixture is fitted to rows that have all numbers, or are from another state. A glitch, a stray number that no
-    other row has, is neither learnt from nor judged on: all else would look usual.
+    other row has, is neither learnt from nor judged on, because beside it all else would look usual.
     """
     z = np.zeros((len(rows), len(numbers)))
     is_fitted, is_clean = np.ones((2, len(rows)), dtype=np.bool_)
@@ -354,7 +354,7 @@ def _choose(z: Floats, starts: Indices, max_count: int, draw: np.random.Generato
 
 
 def _clusters(z: Floats, starts: Indices, components: int, seed: int) -> Indices:
-    """For each row the number of its k-means cluster: so many of the rows of each start."""
+    """For each row the number of its k-means cluster; the rows of each start have `components` of them."""
     from scipy.cluster.vq import kmeans2  # noqa: PLC0415 - it takes a third of the start of every other command
 
     clusters = np.zeros(len(z), dtype=int)
@@ -417,7 +417,10 @@ def _readings(
 
 
 def _expected_surprisals(mixture: _Mixture, z: Floats) -> Iterator[float]:
-    """The mean surprisal of each number, given all others: half of 1 + log(2 pi variance), weighted by component."""
+    """The mean surprisal of each number, given all others.
+
+    It is half of 1 + log(2 pi variance), weighted by component.
+    """
     if not z.shape[1]:
         return
     variances = [1 / np.diagonal(np.linalg.inv(covariance)) for covariance in mixture.covariances]
@@ -426,7 +429,7 @@ def _expected_surprisals(mixture: _Mixture, z: Floats) -> Iterator[float]:
 
 
 def _tail(scores: Sequence[float]) -> Tail | None:
-    """Fitted by probability-weighted moments (Hosking and Wallis 1987); None for too few scores. scores: rising."""
+    """Fits the tail of rising scores by probability-weighted moments (Hosking and Wallis 1987); None for too few."""
     if len(scores) < TAIL_ROWS:
         return None
     count = int(_TAIL_SHARE * len(scores))

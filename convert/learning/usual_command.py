@@ -88,7 +88,7 @@ def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tup
         raise ConvertError(f"--classify makes a task from the rows of one task (got {', '.join(of_task)})")
     config = rows[0].task.config
     assert isinstance(config, UnusualTask)
-    # Several people may have typed the same name.
+    # Several people may have typed the same name differently.
     names = [unicodedata.normalize("NFC", row.answer_text.strip()) for row in rows]
     answers = [USUAL if config.is_usual(name) else name for name in names]
     counts = Counter(answers)
@@ -124,7 +124,7 @@ def classified_rows(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tup
 
 
 def _with_fewer_usual(given: argparse.Namespace, rows: Sequence[Row]) -> list[Row]:
-    """The rows; if nearly all are usual ones, these are drawn at random, with some of each error code and gap."""
+    """The rows. If nearly all are usual, these are drawn at random, with some of each error code and gap."""
     found = too_frequent(Counter(row.answer_text for row in rows))
     if found is None or found[0] != USUAL:
         return list(rows)
@@ -162,9 +162,9 @@ def _unusual(tasks: Mapping[str, Task]) -> dict[str, Task]:
 
 
 def _read(given: argparse.Namespace, tasks: Mapping[str, Task]) -> tuple[list[Row], list[str], int]:
-    """Rows of tasks of the kind `unusual`: those without an answer are usual; notes; and how many were in both files.
+    """Rows of tasks of the kind `unusual`, notes, and how many rows were in both files.
 
-    Prints this number, too, unless it is for JSON. Raises ConvertError.
+    Rows without an answer are usual. Prints this number, too, unless it is for JSON. Raises ConvertError.
     """
     if not (unusual := _unusual(tasks)):
         rule = "--unlabelled without --teacher, and --classify, are for tasks of the kind unusual"
@@ -225,7 +225,7 @@ def _print_choices(task: UnusualQuality) -> None:
 
 
 def _print_unusual(training: UnusualTraining, folder: Path | None, *, is_signed: bool) -> None:
-    """folder: None if no bundle was written."""
+    """`folder` is None if no bundle was written."""
     if folder is not None:
         signed = ", signed" if is_signed else ""
         print(f"{escaped(str(folder))}: {escaped(training.name)} version {training.version}{signed}")

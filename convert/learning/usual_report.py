@@ -25,9 +25,9 @@ class WatchedField:
     name: str
     low: float | None  # The 1st percentile of its ordinary numbers; None for a categorical field.
     high: float | None  # The 99th percentile.
-    values: tuple[str, ...]  # Of a categorical field, those that several rows have, the most frequent first.
+    values: tuple[str, ...]  # The values of a categorical field that several rows have, the most frequent first.
     missing: float  # The share of rows without it.
-    codes: Mapping[str, int]  # Of a number: how many rows have each value that is far from the ordinary ones.
+    codes: Mapping[str, int]  # For a number, how many rows have each value that is far from the ordinary ones.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,18 +42,18 @@ class NoticedFault(Noticed):
 
     @property
     def of_groups(self) -> str:
-        """In words; empty if it is unknown."""
+        """The number of groups in words; empty if it is unknown."""
         return "" if self.groups is None else f" ({self.groups:,} group{'' if self.groups == 1 else 's'})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RareRow:
-    """A usual row that is rare for a model which has not seen it: of a fault that nobody has noticed, perhaps."""
+    """A usual row that is rare for a model which has not seen it, perhaps of a fault that nobody has noticed."""
 
     where: str  # File and line.
     time: str | None
     machine: str | None
-    rows: int  # How many rare rows its run has: those of this machine that follow each other, or nearly so.
+    rows: int  # How many rare rows its run has. They are of one machine and follow each other, or nearly so.
     first: str
     last: str
     rarity: float
@@ -61,7 +61,7 @@ class RareRow:
 
     @property
     def run(self) -> str:
-        """In words; empty if it is alone."""
+        """The run in words; empty if the row is alone."""
         file = self.where.rpartition(":")[0] + ":"
         first, last = (where.removeprefix(file) for where in (self.first, self.last))
         return "" if self.rows == 1 else f"rarest of {self.rows:,} rows from {first} to {last}"
@@ -98,7 +98,7 @@ class UnusualQuality:
     independent: float  # The effective sample size of `judged`.
     answers: Mapping[str, NoticedFault]  # The rows that are not usual, by their answer.
     fields: tuple[WatchedField, ...]
-    jumps: Mapping[str, Noticed]  # Of each number: rows with this number moved by the range that it has on the page.
+    jumps: Mapping[str, Noticed]  # For each number, rows with this number moved by the range that it has on the page.
     choices: tuple[Choice, ...]  # The fewest false alarms first.
     rarest: tuple[RareRow, ...]  # The rarest first.
     doubts: tuple[str, ...]  # About the rows.
@@ -155,7 +155,7 @@ class UnusualQuality:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the share of false alarms, at 95 %."""
+        """The 95 % interval of the share of false alarms."""
         return share_interval(self.independent * self.judged.unusual / self.judged.rows, self.independent)
 
 

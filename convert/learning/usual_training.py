@@ -153,9 +153,9 @@ def _blocks(rows: Sequence[Row]) -> list[int] | None:
 
 
 def _places(rows: Sequence[Row]) -> list[int]:
-    """Of each row, a number that differs by one from those of the rows before and after it of the same machine.
+    """A number for each row that differs by one from those of the rows before and after it of the same machine.
 
-    Rows that a board noticed may be days apart, so they are no neighbours of one another.
+    Rows that a board noticed may be days apart, so they are not neighbours of one another.
     """
     ordered = sorted(range(len(rows)), key=lambda at: rows[at].machine or "")
     gaps = [
@@ -261,7 +261,7 @@ def _are_sample(rows: Sequence[Row]) -> list[bool]:
 
 
 def _unseen(selection: Sequence[Row], held_out: Sequence[Row]) -> list[Row]:
-    """Those that give no held-out row away: of other groups and other readings."""
+    """The rows that give no held-out row away, because they are of other groups and other readings."""
     groups = {row.group for row in held_out} - {None}
     readings = {row.identity for row in held_out}
     return [row for row in selection if row.group not in groups and row.identity not in readings]
@@ -272,7 +272,7 @@ def _values(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _jumps(rows: Sequence[Row], fields: Sequence[WatchedField], usual: RarityModel) -> dict[str, list[float]]:
-    """Of each number: how rare rows are in which it is moved up or down by its usual range."""
+    """For each number, how rare rows are in which it is moved up or down by its usual range."""
     chosen = rows[:: -(-len(rows) // _JUMP_ROWS)]
     return {
         field.name: _rarities(usual, filter(None, (_moved(row, [field], 1.0, at) for at, row in enumerate(chosen))))
@@ -290,7 +290,10 @@ def _drifts(rows: Sequence[Row], fields: Sequence[WatchedField], usual: RarityMo
 
 
 def _moved(row: Row, fields: Sequence[WatchedField], ranges: float, at: int) -> dict[str, Any] | None:
-    """The row's values with some moved by so many ranges, in every other row down; None unless they are usual ones."""
+    """The row's values with some moved by `ranges` times their range, in every other row down.
+
+    None unless these were within their ranges.
+    """
     values = dict(row.values)
     for field in fields:
         low, high, number = field.low or 0.0, field.high or 0.0, number_of(row.values.get(field.name))
@@ -327,7 +330,7 @@ def _doubts(rows: Sequence[Row], learnt: UsualReadings) -> Iterator[str]:
 
 
 def _is_code(value: Any, low: float, high: float) -> bool:
-    """Whether it is a text, or a number far from all others of its field, such as an error code."""
+    """Whether the value is a text, or a number far from all others of its field, such as an error code."""
     if value is None or has_decimal_comma(value):
         return False
     return (number := number_of(value)) is None or not low <= number <= high

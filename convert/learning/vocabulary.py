@@ -1,4 +1,4 @@
-"""The tokens of a model: byte-level BPE of the rows' texts and answers, and the control tokens of their fields."""
+"""The tokens of a model, by byte-level BPE of the rows' texts and answers, and the control tokens of their fields."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -76,7 +76,7 @@ class Vocabulary:
         return strangeness(map(len, tokens))
 
     def known_strangeness(self, rows: Sequence[Row]) -> float | None:
-        """The strangeness of the strangest row whose texts other rows have, too, if there is one. rows: of one task."""
+        """The greatest strangeness of a task's rows whose texts other rows have, too; None without such rows."""
         texts = [_texts(self.table, row) for row in rows]
         counts = Counter(text for row_texts in texts for text in set(row_texts))
         known = [row for row, row_texts in zip(rows, texts, strict=True) if all(counts[text] > 1 for text in row_texts)]
@@ -87,7 +87,7 @@ class Vocabulary:
         return ids
 
     def config(self) -> dict[str, Any]:
-        """tokenizer_config.json."""
+        """The content of tokenizer_config.json."""
         return {
             "add_bos_token": False,
             "bos_token": None,
@@ -98,8 +98,8 @@ class Vocabulary:
 
 
 def build_vocabulary(table: FieldTable, rows: Sequence[Row], size: int) -> Vocabulary:
-    """size: the most tokens of the BPE, not counting the control tokens."""
-    # With a text of its own, so that there is a merge whatever the rows hold.
+    """`size` is the most tokens that the BPE may have, not counting the control tokens."""
+    # The text of its own ensures that there is a merge, whatever the rows hold.
     texts = ["the", *(text for row in rows for text in (row.answer_text, *_texts(table, row)))]
     tokenizer = train_bpe(texts, size, [END_OF_TEXT, END_OF_TURN, *(control.text for control in table.controls)])
     # A control token that a text spells is no control token, as on the board.

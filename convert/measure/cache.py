@@ -19,7 +19,7 @@ from ..read.checkpoint import Checkpoint
 from ..read.model import SourceModel
 from ..write.manifest import tools
 
-# Rises with every change of what is measured, or how: older results are then not used.
+# Rises with every change of what is measured or how, so that older results are not used.
 _CACHE_VERSION = 4
 
 

@@ -57,7 +57,7 @@ def predict(
     context_share: float = CONTEXT_SHARE,
     progress: Callable[[float], None] = lambda _share: None,
 ) -> list[Predictions]:
-    """The predictions of the reference for each text. progress: called with the share of the texts that is done."""
+    """The predictions of the reference for each text. `progress` is called with the share of the texts that is done."""
     predictions = []
     random = np.random.default_rng(_SEED)
     for at, tokens in enumerate(texts):
@@ -85,7 +85,7 @@ def predict(
 def compare(
     runner: Runner, reference: Sequence[Predictions], *, progress: Callable[[float], None] = lambda _share: None
 ) -> Differences:
-    """The model against the reference on the same texts. progress: as for `predict`."""
+    """The model against the reference on the same texts. `progress` is as for `predict`."""
     parts = []
     for at, known in enumerate(reference):
         progress(at / len(reference))
@@ -118,7 +118,7 @@ def load(path: Path) -> list[Predictions] | None:
 
 
 def _draw(logits: Floats, top: npt.NDArray[np.int32], random: np.random.Generator) -> npt.NDArray[np.int32]:
-    """DRAWN of each row's tokens outside of its `top`, with replacement; none if there are no others."""
+    """DRAWN of each row's tokens outside its `top`, with replacement; none if there are no others."""
     rows, vocabulary = logits.shape
     drawn = np.empty((rows, DRAWN if top.shape[1] < vocabulary else 0), np.int32)
     if drawn.size == 0:
@@ -151,7 +151,7 @@ def _log_sum(logits: Floats) -> npt.NDArray[np.float64]:
 def _divergence(
     known: Predictions, own: npt.NDArray[np.float64], own_drawn: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """KL divergence in nats at each position. own, own_drawn: the model's log-probabilities of the known tokens."""
+    """KL divergence in nats at each position. `own` and `own_drawn` are the model's own log-probabilities."""
     logs = known.logs.astype(np.float64)
     shares = np.exp(logs)
     divergence: npt.NDArray[np.float64] = (shares * (logs - own)).sum(axis=1)

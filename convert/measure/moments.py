@@ -35,7 +35,8 @@ def second_moments(
 ) -> dict[str, Floats]:
     """Σ x·xᵀ [columns, columns] of the inputs of these matrices over all tokens, by their `input_group`.
 
-    names: matrices that are multiplied, not only looked up. progress: called with the share of the texts that is done.
+    `names` are of matrices that are multiplied, not only looked up. `progress` is called with the share of the texts
+    that is done.
     """
     wanted = {input_group(name) for name in names}
     sums: dict[str, Floats] = {}
@@ -58,7 +59,7 @@ def second_moments(
 def write_importance(path: Path, squares: Mapping[str, Floats], *, dataset: str, chunks: int) -> None:
     """Writes how much each input of a matrix matters, in the GGUF format of llama.cpp's tools/imatrix/imatrix.cpp.
 
-    squares: [columns], the sums of the squares of each matrix's inputs over `chunks` of CHUNK_TOKENS.
+    `squares` are the sums of the squares of each matrix's inputs, [columns], over `chunks` of CHUNK_TOKENS.
     """
     writer = GGUFWriter(path, "")
     # It begins with the architecture, which an importance matrix does not have.

@@ -1,4 +1,4 @@
-"""Runs a GGUF model on texts: the only importer of llama_cpp in the converter.
+"""Runs a GGUF model on texts. No other module of the converter imports llama_cpp.
 
 Matrix products are observed through llama.cpp's `cb_eval`, which is asked before each node whether to observe it.
 Source: include/llama.h and ggml/include/ggml.h of the llama.cpp that llama-cpp-python 0.3.36 vendors.
@@ -90,7 +90,7 @@ class LoadedVocabulary:
 
     @property
     def bos_text(self) -> str:
-        """For chat templates; empty if the model has none."""
+        """The text of BOS for chat templates; empty if the model has none."""
         token = llama_cpp.llama_vocab_bos(self._vocab)
         # llama.cpp ends the process for a token that does not exist.
         return llama_cpp.llama_vocab_get_text(self._vocab, token).decode(errors="replace") if token >= 0 else ""
@@ -119,8 +119,9 @@ class LoadedVocabulary:
 class Runner(LoadedVocabulary):
     """A model that runs one text of at most CHUNK_TOKENS at a time, each from an empty context.
 
-    adapters: files, all applied. is_writable: for `writable_weights`; the weights are mapped from the file, so that
-    the model may be larger than the memory. Raises ConvertError if the model or an adapter cannot be loaded.
+    All `adapters` are applied. With `is_writable`, `writable_weights` may be used; the weights are then mapped from the
+    file, so that the model may be larger than the memory. Raises ConvertError if the model or an adapter cannot be
+    loaded.
     """
 
     def __init__(self, path: Path, adapters: Sequence[Path] = (), *, is_writable: bool = False) -> None:
@@ -132,7 +133,7 @@ class Runner(LoadedVocabulary):
         self._addresses: dict[str, int] = {}
         self._multiplied: set[str] = set()
         self._infos: dict[str, TensorInfo] = {}
-        # It calls back to log.
+        # llama.cpp calls back to log.
         with stop_deferred():
             self._open(path, adapters, is_writable=is_writable)
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
@@ -185,7 +186,10 @@ class Runner(LoadedVocabulary):
         return adapter
 
     def logits(self, tokens: Sequence[int], first: int = 0) -> Floats:
-        """After each token from `first` on, [tokens, vocabulary]: a view until the next call. Raises ConvertError."""
+        """The logits after each token from `first` on, [tokens, vocabulary], as a view that the next call invalidates.
+
+        Raises ConvertError.
+        """
         self._run(tokens, first)
         pointer = llama_cpp.llama_get_logits(self._context)
         logits = np.ctypeslib.as_array(pointer, shape=(len(tokens) - first, self.token_count))
@@ -195,7 +199,7 @@ class Runner(LoadedVocabulary):
         return logits
 
     def inputs(self, tokens: Sequence[int], names: Collection[str]) -> dict[str, Floats]:
-        """By name, what each of these matrices is multiplied with, [tokens, columns]. Raises ConvertError."""
+        """What each of these matrices is multiplied with, [tokens, columns], by name. Raises ConvertError."""
         self._wanted, self._inputs = names, {}
         self._run(tokens, 0)
         self._wanted = ()
@@ -214,7 +218,7 @@ class Runner(LoadedVocabulary):
             raise ConvertError(f"llama_decode gave {result} for {len(tokens)} tokens")
 
     def is_multiplied(self, name: str) -> bool:
-        """Whether a writable model multiplies with this BF16 matrix: an embedding may be only looked up."""
+        """Whether a writable model multiplies with this BF16 matrix, because an embedding may be only looked up."""
         return name in self._multiplied
 
     def weights(self, name: str) -> npt.NDArray[np.uint16]:
@@ -266,12 +270,12 @@ def _writable_pages(path: Path, offset: int, address: int, nbytes: int) -> Itera
 
 
 def _map(path: Path, address: int, nbytes: int, offset: int, protection: int) -> None:
-    """Maps a part of the file anew, at the same address: what was written there is gone."""
+    """Maps a part of the file anew, at the same address, so that what was written there is gone."""
     with path.open("rb") as file:
         flags = mmap.MAP_PRIVATE | _FIXED
         if _LIBC.mmap(address, nbytes, protection, flags, file.fileno(), offset) == _FAILED:
             raise OSError(ctypes.get_errno(), f"mmap: {os.strerror(ctypes.get_errno())}", str(path))
 
 
-# Nothing is logged: errors are reported from the results of calls. The library keeps this pointer.
+# Nothing is logged, because errors are reported from the results of calls. The library keeps this pointer.
 _LOG_CALLBACK = llama_cpp.llama_log_callback(lambda _level, _text, _user_data: None)

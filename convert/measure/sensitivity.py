@@ -48,7 +48,7 @@ _FILE, _ENCODED = "measured.json", "encoded"
 
 # The types that each matrix may get, by its name.
 Kinds = Mapping[str, Sequence[GgmlType]]
-# Name of a matrix → name of a type → a number.
+# A number by name of the matrix, then by name of the type.
 Figures = dict[str, dict[str, float]]
 
 
@@ -113,7 +113,7 @@ def measure_sensitivities(
 ) -> Sensitivities:
     """Rounds all matrices to all their types, and measures the divergence of the first type of each.
 
-    reference: the BF16 model; results in its folder for the same texts and seed are used again, also those of a run
+    `reference` is the BF16 model. Results in its folder for the same texts and seed are used again, even those of a run
     that was stopped. Nothing depends on the number of processors. Raises ConvertError.
     """
     name = hashlib.sha256(f"{texts.sha256}, {seed}".encode()).hexdigest()
@@ -121,7 +121,7 @@ def measure_sensitivities(
     # The importance matrix must hold all matrices that need not be rounded again.
     if read_importance(results.importance_path) is not None:
         results.load()
-    # In the order of a run: the embedding is the output matrix, or is only looked up.
+    # In the order of a run, in which the embedding comes last because it is the output matrix, or is only looked up.
     matrices = sorted(matrices, key=lambda tensor: tensor.name == TOKEN_EMBD)
     missing = {
         tensor.name: [kind for kind in kinds[tensor.name] if not results.is_encoded(tensor, kind)]
@@ -138,7 +138,7 @@ def measure_sensitivities(
     progress("loading", 0.0)
     with (
         Runner(reference, is_writable=True) as runner,
-        # numpy's sums would depend on the number of threads: instead, each thread gets whole matrices.
+        # numpy's sums would depend on the number of threads, so each thread gets whole matrices instead.
         threadpool_limits(1, "blas"),
     ):
         text_chunks = chunks(texts, runner, seed=seed, max_chunks=CALIBRATION_CHUNKS + 1)
@@ -160,7 +160,7 @@ def _round(
     dataset: str,
     progress: OnProgress,
 ) -> None:
-    """Encodes the matrices as these types, and records it in `results`. dataset: the name of the texts."""
+    """Encodes the matrices as these types, and records it in `results`. `dataset` is the name of the texts."""
     (results.folder / _ENCODED).mkdir(parents=True, exist_ok=True)
     squares = read_importance(results.importance_path) or {}
     for number, part in enumerate(parts, 1):
@@ -205,7 +205,7 @@ class _SharedInput:
         self._feedback: ErrorFeedback | None = None
 
     def feedback(self) -> ErrorFeedback:
-        """Made by the first thread that needs it."""
+        """The feedback of these inputs, made by the first thread that needs it."""
         with self._lock:
             if self._feedback is None:
                 self._feedback = ErrorFeedback(self.moments, ridge=self._ridge)

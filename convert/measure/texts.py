@@ -91,7 +91,7 @@ def _message(value: Any) -> tuple[str, str]:
 
 
 def chunks(texts: Texts, vocabulary: LoadedVocabulary, *, seed: int, max_chunks: int) -> list[list[int]]:
-    """At most `max_chunks` of CHUNK_TOKENS each, in an order by the seed. Raises ConvertError for less than one."""
+    """At most `max_chunks` of CHUNK_TOKENS each, in an order set by the seed. Raises ConvertError for less than one."""
     documents = list(texts.documents)
     random.Random(seed).shuffle(documents)  # noqa: S311 - a reproducible order
     tokens: list[int] = []
@@ -106,7 +106,7 @@ def chunks(texts: Texts, vocabulary: LoadedVocabulary, *, seed: int, max_chunks:
 
 
 def tokenized(documents: Sequence[TextDocument], vocabulary: LoadedVocabulary, name: str) -> Iterator[list[int]]:
-    """The tokens of each document. name: of the texts, for messages.
+    """The tokens of each document. `name` is that of the texts, for messages.
 
     Text is normalized to NFC, as Qwen's tokenizer does and llama.cpp does not. The model's chat template formats
     conversations; without one, only their contents count. Raises ConvertError.

@@ -34,7 +34,7 @@ def fit_vocabulary(model: SourceModel, wanted: WantedVocabulary) -> tuple[Source
         end_of_turn = {"eot": whole.end_of_turn} if whole.end_of_turn >= 0 else {}
         documents = tokenized(wanted.texts.documents, whole, wanted.texts.name)
         used = {token for tokens in documents for token in tokens}
-        # A request may be a line alone: a newline behind it would change its last token.
+        # A request may be a line alone, and a newline after it would change its last token.
         for line in _lines(wanted.texts):
             used.update(whole.tokenize(line, parse_special=False))
     tokenizer = replace(model.tokenizer, special_ids=model.tokenizer.special_ids | end_of_turn)
@@ -43,7 +43,7 @@ def fit_vocabulary(model: SourceModel, wanted: WantedVocabulary) -> tuple[Source
 
 
 def coverage_of(texts: Texts, model: SourceModel, cut: SourceModel, kept: Sequence[int]) -> Coverage:
-    """cut: the model with the kept tokens alone. Raises ConvertError for texts without a line."""
+    """`cut` is the model with the kept tokens alone. Raises ConvertError for texts without a line."""
     if not (lines := _lines(texts)):
         raise ConvertError(f"{texts.name}: holds no text")
     known, covered, before, after = set(kept), 0, 0, 0

@@ -1,4 +1,4 @@
-"""Rounding with error feedback: later columns compensate for the rounding error of each block of columns.
+"""Rounding with error feedback, in which later columns compensate for the rounding error of each block of columns.
 
 A matrix counts by its products with its inputs x. The loss is the trace of E·G·Eᵀ for the error E and the second
 moments G = Σ x·xᵀ. Given the error of a block, the best correction of the later columns is known (optimal brain
@@ -17,15 +17,15 @@ from ..errors import ConvertError
 from . import ggml
 from .ggml import BLOCK_ELEMENTS, Floats, GgmlType, row_bytes
 
-# A share of the mean moment: without it, weights of rarely seen inputs would grow without bound.
+# A share of the mean moment. Without it, weights of rarely seen inputs would grow without bound.
 RIDGE = 0.01
 
 
 class ErrorFeedback:
     """How the error of each block spreads over the columns behind it.
 
-    moments: G, [columns, columns]; all 0 if all inputs were 0. ridge: the share of the mean moment that is added to the
-    diagonal. Raises ConvertError if G is not finite.
+    `moments` are G, [columns, columns], all 0 if all inputs were 0. `ridge` is the share of the mean moment that is
+    added to the diagonal. Raises ConvertError if G is not finite.
     """
 
     def __init__(self, moments: Floats, *, ridge: float = RIDGE) -> None:
@@ -86,7 +86,7 @@ def _invert_factor(matrix: Floats) -> None:
 def _function(name: str) -> Any:
     """A function of LAPACK, as scipy gives it to compiled code; all arguments are pointers.
 
-    It works in place and without Python's lock: scipy.linalg's own hold that, for a minute with a 7B's matrices.
+    It works in place and without Python's lock, which scipy.linalg's own hold, for a minute with a 7B's matrices.
     """
     capsule = cython_lapack.__pyx_capi__[name]
     name_of, pointer_of = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer

@@ -1,6 +1,7 @@
-"""The C quantizers of ggml through ctypes: the only importer of the native library.
+"""The C quantizers of ggml through ctypes. No other module imports the native library.
 
-`libggml-base` comes with llama-cpp-python. The package is located but not imported: importing it loads the engine.
+`libggml-base` comes with llama-cpp-python. The package is located but not imported, because importing it loads the
+engine.
 """
 
 import ctypes
@@ -86,10 +87,10 @@ def dequantized(kind: GgmlType, encoded: Buffer, columns: int) -> Floats:
 
 
 def quantize(kind: GgmlType, numbers: Floats, encoded: Buffer, importance: Floats | None = None) -> None:
-    """Turns numbers [rows, columns] into rows of `kind`. Keeps no state: threads may work on separate rows at once.
+    """Turns numbers [rows, columns] into rows of `kind`. Keeps no state, so threads may work on separate rows at once.
 
-    importance: [columns], the weight of a squared error in each. Raises ConvertError if a number of the result, or the
-    scale of a block, is not finite.
+    `importance` is the weight of a squared error in each column, [columns]. Raises ConvertError if a number of the
+    result, or the scale of a block, is not finite.
     """
     rows, columns = numbers.shape
     weights = None if importance is None else importance.ctypes.data

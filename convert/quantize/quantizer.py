@@ -32,7 +32,7 @@ def encode_tensor(
     """The tensor's bytes as `kind`, in parts of whole rows, so that memory does not grow with the tensor.
 
     The bytes do not depend on the number of threads. Raises CheckpointError for a weight that is infinite or NaN,
-    ConvertError for one that `kind` cannot hold: as an infinity it would make the model's output garbage.
+    ConvertError for one that `kind` cannot hold, because as an infinity it would make the model's output garbage.
     """
     rows_per_slab = max(1, slab_f32_bytes // 4 // tensor.columns)
     with ThreadPoolExecutor(threads, thread_name_prefix="quantize") as pool:

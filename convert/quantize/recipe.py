@@ -31,7 +31,7 @@ class Quantization(Enum):
 
     @property
     def file_type(self) -> int:
-        """`general.file_type`, llama.h's LLAMA_FTYPE. GUESSED: read the tensors."""
+        """`general.file_type`, llama.h's LLAMA_FTYPE. GUESSED tells the reader to look at the tensors."""
         return int(LlamaFileType["GUESSED" if self is Quantization.AUTO else f"MOSTLY_{self.name}"])
 
     @property

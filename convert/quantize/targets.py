@@ -28,7 +28,7 @@ _BODY = {
     # IQ4_NL has no kernel with matrix instructions.
     Target.I8MM: (GgmlType.Q4_0, GgmlType.Q8_0, GgmlType.Q4_K, GgmlType.Q5_K, GgmlType.Q6_K),
 }
-# Fast on all of them: cores with i8mm run IQ4_NL by its dot product kernel, because they have both.
+# Fast on all of them, because cores with i8mm also have the dot product kernel, by which they run IQ4_NL.
 _BODY[Target.ANY] = tuple(kind for kind in _BODY[Target.DOTPROD] if kind in _BODY[Target.ARMV8_0])
 # The embedding is looked up row by row and, as the output matrix, read once per step. Repacked, it takes memory twice.
 _EMBEDDING = (GgmlType.IQ4_NL, GgmlType.Q5_0, GgmlType.Q5_1, GgmlType.Q5_K, GgmlType.Q6_K, GgmlType.Q8_0)

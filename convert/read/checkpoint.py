@@ -56,7 +56,7 @@ class Checkpoint:
         self._close.close()
 
     def read(self, name: str) -> bytes | None:
-        """Content of a small file, None if there is none; once read, it is one of the source files of the manifest."""
+        """Content of a small file; None if there is none. Once read, it is one of the source files of the manifest."""
         data = read_small_file(self.folder / name)
         if data is None:
             return None
@@ -78,7 +78,7 @@ class Checkpoint:
 
     @cached_property
     def shard_hashes(self) -> dict[str, str]:
-        """Hex SHA-256 of every shard; reads them whole."""
+        """Hex SHA-256 of every shard. Reads them whole."""
         return {shard.name: shard.sha256() for shard in self._shards}
 
     def source_hashes(self) -> dict[str, str]:
@@ -86,7 +86,7 @@ class Checkpoint:
         return self._small_files | self.shard_hashes
 
     def revision(self) -> str | None:
-        """The commit of a snapshot in a Hugging Face cache (`snapshots/<commit>`), None for any other folder."""
+        """The commit of a snapshot in a Hugging Face cache (`snapshots/<commit>`); None for any other folder."""
         folder = self.folder.resolve()
         return folder.name if folder.parent.name == "snapshots" and _REVISION.fullmatch(folder.name) else None
 

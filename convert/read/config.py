@@ -22,7 +22,7 @@ class _Checked(BaseModel):
 
 
 class Rope(_Checked):
-    """Rotary positions. All but `rope_theta` is of a context extension that the model was trained for."""
+    """Rotary positions. All but `rope_theta` belongs to a context extension that the model was trained for."""
 
     rope_type: Literal["default", "linear", "yarn"] = Field(
         "default", validation_alias=AliasChoices("rope_type", "type")

@@ -1,4 +1,4 @@
-"""Small files from outside: regular, of bounded size, UTF-8; JSON is strict."""
+"""Reads small files from outside, which must be regular, of bounded size and UTF-8. JSON is strict."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ MAX_JSON_BYTES, _MAX_VALUES = 32_000_000, 4_000_000
 
 
 def read_small_file(path: Path) -> bytes | None:
-    """Its content, None if there is none. Raises CheckpointError, which names the file."""
+    """The file's content; None if there is no file. Raises CheckpointError, which names the file."""
     if not path.exists():
         return None
     if not path.is_file():
@@ -46,7 +46,7 @@ def check_regular(path: Path) -> None:
 
 
 def read_user_file(path: Path) -> tuple[bytes, str]:
-    """A user's text, as bytes and without a byte order mark. Raises ConvertError."""
+    """A user's text, as bytes and as text without a byte order mark. Raises ConvertError."""
     check_regular(path)
     try:
         data = path.read_bytes()
@@ -59,7 +59,7 @@ def read_user_file(path: Path) -> tuple[bytes, str]:
 
 @contextmanager
 def user_rows() -> Iterator[None]:
-    """Reads a user's rows: their faults are raised as ConvertError, each on a line."""
+    """The body reads a user's rows. Their faults are raised as ConvertError, each on a line."""
     try:
         yield
     except RowsError as error:

@@ -1,6 +1,7 @@
 """Hardened reader of one safetensors file.
 
-The format: the length of the header as 8 bytes, little-endian; a JSON header; the tensors, without gaps or overlap.
+A file begins with the length of the header as 8 bytes, little-endian. A JSON header follows, then the tensors, without
+gaps or overlap.
 Source: the safetensors format specification; the audit by Trail of Bits (2023) lists what unchecked headers lead to.
 
 Data is read with pread, not through a mapping. If the file shrinks or the disk fails, a mapping kills the process by
@@ -50,7 +51,7 @@ class StoredTensor:
     rows: Sequence[int] | None = None  # If set, only these rows are read, in ascending order; `shape` counts only them.
 
     def read_into(self, buffer: memoryview, start: int) -> None:
-        """Fill `buffer` with the tensor's bytes from `start` on. CheckpointError if the file ends early."""
+        """Fills `buffer` with the tensor's bytes from `start` on. Raises CheckpointError if the file ends early."""
         if self.rows is None:
             self.file.read_into(buffer, self.offset + start)
             return
@@ -61,7 +62,7 @@ class StoredTensor:
 
 
 def _runs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Rows that follow each other: the first one, and how many."""
+    """The first row of each run of rows that follow each other, and how many there are."""
     for _, group in groupby(enumerate(rows), lambda pair: pair[1] - pair[0]):
         numbers = [row for _, row in group]
         yield numbers[0], len(numbers)
@@ -98,7 +99,7 @@ class SafetensorsFile:
         os.close(self._fd)
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
-        """Fill `buffer` from `offset` on; CheckpointError if the file is shorter than it was when opened."""
+        """Fills `buffer` from `offset` on. Raises CheckpointError if the file is shorter than it was when opened."""
         done = 0
         while done < len(buffer):
             try:

@@ -1,4 +1,4 @@
-"""The tensors of a Qwen2 model: checkpoint names and shapes to GGUF names, in the order of the file."""
+"""The tensors of a Qwen2 model, from checkpoint names and shapes to GGUF names, in the order of the file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _HF_EMBD = "model.embed_tokens.weight"
 
 @dataclass(frozen=True, slots=True)
 class ModelTensor:
-    """One tensor of the GGUF file. `shape` is in checkpoint order: rows first, columns (contiguous) last."""
+    """One tensor of the GGUF file. `shape` is in checkpoint order, rows first and columns (contiguous) last."""
 
     name: str
     shape: tuple[int, ...]
@@ -40,8 +40,8 @@ class ModelTensor:
 def map_tensors(config: Qwen2Config, stored: dict[str, StoredTensor]) -> list[ModelTensor]:
     """Every tensor of the model in GGUF order, however the checkpoint is cut into shards.
 
-    CheckpointError if one is missing, has another shape than config.json says, or is unknown. `lm_head.weight` of a
-    model with tied embeddings is left out: transformers ignores it, llama.cpp would use it.
+    Raises CheckpointError if one is missing, has another shape than config.json says, or is unknown. `lm_head.weight`
+    of a model with tied embeddings is left out, because transformers ignores it and llama.cpp would use it.
     """
     expected = dict(_expected(config))
     for hf_name, (_, shape) in expected.items():

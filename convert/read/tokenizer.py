@@ -36,7 +36,7 @@ class Tokenizer:
     token_types: list[int]
     merges: list[str]
     special_ids: dict[str, int]
-    """By kind: bos, eos, unk, sep, pad, mask; in a part of a vocabulary also eot, the end of a turn."""
+    """By kind, which is bos, eos, unk, sep, pad or mask; in a part of a vocabulary also eot, the end of a turn."""
     adds: dict[str, bool]  # For bos, eos and sep, whether encoding adds it.
 
 
@@ -45,8 +45,8 @@ def parse_tokenizer(
 ) -> Tokenizer:
     """The vocabulary of `vocab_size` tokens; ids without a token become `[PAD<id>]` of type UNUSED.
 
-    fallback_ids: config.json's special tokens, used where tokenizer_config.json names none. Raises CheckpointError for
-    anything that llama.cpp would silently tokenize in another way than this tokenizer.
+    `fallback_ids` are config.json's special tokens, used where tokenizer_config.json names none. Raises CheckpointError
+    for anything that llama.cpp would silently tokenize in another way than this tokenizer.
     """
     model = raw.get("model")
     if not isinstance(model, dict):
@@ -63,7 +63,7 @@ def parse_tokenizer(
         if not 0 <= token_id < vocab_size:
             raise CheckpointError(f"{CONFIG_FILE}: {kind}_token has id {token_id}, allowed is 0 to {vocab_size - 1}")
     if "eos" not in special_ids:
-        # llama.cpp would take token 11 for it: llama.cpp issue 7898.
+        # llama.cpp would take token 11 for it (llama.cpp issue 7898).
         raise CheckpointError(f"{CONFIG_FILE}: no eos_token that {FILE} knows, and no eos_token_id in config.json")
     if adds.get("bos") and "bos" not in special_ids:
         raise CheckpointError(f"{CONFIG_FILE}: encoding adds a first token, but no bos_token is known")
@@ -103,7 +103,7 @@ def _check_algorithm(raw: dict[str, Any], model: dict[str, Any]) -> None:
 
 
 def _added_tokens(raw: dict[str, Any], config: dict[str, Any]) -> dict[int, tuple[str, bool]]:
-    """Id → (text, whether it is special) from both files; special in one of them is enough."""
+    """By id, the text of each added token and whether it is special, which it is if one of the two files says so."""
     entries, decoder = raw.get("added_tokens") or [], config.get("added_tokens_decoder") or {}
     if not isinstance(entries, list) or not isinstance(decoder, dict):
         raise CheckpointError(f"{FILE}: added_tokens must be a list and {CONFIG_FILE}: added_tokens_decoder an object")
@@ -158,7 +158,7 @@ def _merges(raw: Any, vocab: dict[str, int]) -> list[str]:
     for merge in raw:
         match merge.split(" ") if isinstance(merge, str) else merge:
             case [str(left), str(right)] if left in vocab and right in vocab and left + right in vocab:
-                # A space inside a part would read as the separator: byte-level BPE writes it as Ġ, chr(32 + 256).
+                # A space inside a part would read as the separator, so byte-level BPE writes it as Ġ, chr(32 + 256).
                 merges.append(f"{left.replace(' ', 'Ġ')} {right.replace(' ', 'Ġ')}")
             case _:
                 allowed = 'allowed are "a b" and ["a", "b"] of a, b and ab in model.vocab'
@@ -167,7 +167,7 @@ def _merges(raw: Any, vocab: dict[str, int]) -> list[str]:
 
 
 def _added_by_encoding(post_processor: Any, config: dict[str, Any]) -> dict[str, bool]:
-    """From the post-processor, else from tokenizer_config.json."""
+    """What encoding adds, from the post-processor, else from tokenizer_config.json."""
     adds: dict[str, bool] = {}
     match post_processor:
         case {"type": "Sequence", "processors": [*processors]}:
@@ -202,7 +202,7 @@ def _added_by_encoding(post_processor: Any, config: dict[str, Any]) -> dict[str,
 
 
 def _special_ids(config: dict[str, Any], ids_by_text: dict[str, int], fallback_ids: dict[str, int]) -> dict[str, int]:
-    """From tokenizer_config.json by text, then from config.json."""
+    """The special ids, from tokenizer_config.json by text, then from config.json."""
     ids: dict[str, int] = {}
     for kind in SPECIAL_TOKENS:
         token_id = ids_by_text.get(_token_text(config, kind) or "", fallback_ids.get(kind))

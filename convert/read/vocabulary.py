@@ -1,4 +1,4 @@
-"""A model with a part of its vocabulary: fewer rows of the embedding and of the output matrix, and fewer merges.
+"""A model with a part of its vocabulary has fewer rows of the embedding and of the output matrix, and fewer merges.
 
 A text whose original tokens are all kept has the same tokens as before. Each merge that makes one of them makes a kept
 token, and is kept with both of its parts. A merge that is left out makes a token that this text never has, in no step.
@@ -29,7 +29,8 @@ _TEXT_TYPES = (int(TokenType.NORMAL), int(TokenType.UNUSED))
 def kept_tokens(tokenizer: Tokenizer, used: Collection[int], size: int) -> list[int]:
     """The ids to keep: bytes, added and used tokens and the parts that they merge from; then others by rank of merge.
 
-    size: how many, rounded up to whole groups. Raises ConvertError if more are needed, or if none would be left out.
+    `size` is how many, rounded up to whole groups. Raises ConvertError if more are needed, or if none would be left
+    out.
     """
     ids = {text: number for number, text in enumerate(tokenizer.tokens)}
     parts_of = defaultdict[int, set[int]](set)
@@ -59,7 +60,7 @@ def kept_tokens(tokenizer: Tokenizer, used: Collection[int], size: int) -> list[
 
 
 def cut_model(model: SourceModel, kept: Sequence[int]) -> SourceModel:
-    """kept: numbers of tokens, ascending; see `kept_tokens`. Raises ConvertError for a model that `train` made."""
+    """Keeps only these tokens, ascending, as from `kept_tokens`. Raises ConvertError for a model that `train` made."""
     if model.fields is not None:
         raise ConvertError("--vocabulary: the checkpoint is of a trained model, which has no more tokens than it needs")
     places = {number: at for at, number in enumerate(kept)}

@@ -1,4 +1,4 @@
 """Trains quantized blocks with PyTorch, to win back accuracy: levels, scales, norms and biases.
 
-Block after block, as EfficientQAT does (arXiv 2407.11062). Types and bytes of the file stay the same.
+It trains block after block, as EfficientQAT does (arXiv 2407.11062). Types and bytes of the file stay the same.
 """

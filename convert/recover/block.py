@@ -16,7 +16,7 @@ from ..read.tensors import ModelTensor
 from .rounding import TABLES, RoundedLinear
 
 Array = np.ndarray[Any, Any]
-# By name, type and data as in the file: rows [rows, bytes] of a matrix, numbers of a vector.
+# By name, the type and the data as in the file, which are rows [rows, bytes] of a matrix or numbers of a vector.
 StoredTensors = Mapping[str, tuple[GgmlType, Array]]
 
 
@@ -32,7 +32,7 @@ def transformers_config(config: SourceConfig) -> Qwen2Config:
 
 
 def read_rows(tensor: ModelTensor) -> tuple[GgmlType, Array]:
-    """Its type and rows [rows, bytes], as the checkpoint has them."""
+    """The tensor's type and rows [rows, bytes], as the checkpoint has them."""
     rows = np.empty((tensor.rows, tensor.columns * tensor.source.dtype.nbytes), np.uint8)
     tensor.source.read_into(memoryview(rows).cast("B"), 0)
     return FLOAT_TYPES[tensor.source.dtype], rows
@@ -114,5 +114,5 @@ class Block:
 
 
 def embedded(texts: Sequence[list[int]], kind: GgmlType, rows: Array, columns: int) -> list[Any]:
-    """The hidden states of texts before the first block, [tokens, columns]. rows: the encoded embedding."""
+    """The hidden states of texts before the first block, [tokens, columns]. `rows` are the encoded embedding's."""
     return [torch.from_numpy(dequantized(kind, rows[tokens], columns)) for tokens in texts]

@@ -30,10 +30,10 @@ from .block import Array, Block, StoredTensors, embedded, read_rows, transformer
 
 # The first ones decide whether a block got better.
 _MAX_CHUNKS, _VALIDATION_CHUNKS = 400, 8
-# Rises with every change of the training: older results are then not used.
+# Rises with every change of the training, so that older results are not used.
 _VERSION = 1
 _EPOCHS = 2
-# Learning rates: of levels per mean gap between them, of scales relative to the scale, of norms and biases as they are.
+# Learning rates of levels (per mean gap between them), of scales (relative to the scale), and of norms and biases.
 _LEVEL_RATE, _GROWTH_RATE, _VECTOR_RATE = 1e-3, 2.5e-4, 3e-4
 
 
@@ -49,8 +49,8 @@ def recover_blocks(
 ) -> dict[str, Array]:
     """The trained tensors by name, as the file stores them: matrices of 4-bit levels, norms and biases.
 
-    encoded: gives the rounded matrices of the plan. reference: the BF16 model, whose vocabulary reads the texts.
-    folder: keeps the blocks of these texts and this seed. Raises ConvertError.
+    `encoded` gives the rounded matrices of the plan. `reference` is the BF16 model, whose vocabulary reads the texts.
+    `folder` keeps the blocks of these texts and this seed. Raises ConvertError.
     """
     kinds = {info.name: info.kind for info in plan.infos}
     types = {name: kind.name for name, kind in kinds.items()}
@@ -146,5 +146,5 @@ def _error(block: Block, inputs: Sequence[Any], targets: Sequence[Any]) -> float
 
 
 def _relative_error(outputs: Any, targets: Any) -> Any:
-    """The mean squared error, relative to each token's state: the next block normalizes it."""
+    """The mean squared error, relative to each token's state, because the next block normalizes it."""
     return ((outputs - targets).square().mean(-1) / targets.square().mean(-1)).mean()

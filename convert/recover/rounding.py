@@ -1,6 +1,6 @@
 """Matrices of 4-bit levels that are trained through their rounding.
 
-In Q4_0 and IQ4_NL, 32 numbers have a scale (F16), and a code of 4 bits each names a level of a table.
+In Q4_0 and IQ4_NL, 32 numbers share a scale (F16), and each has a code of 4 bits that names a level of a table.
 Source: block_q4_0, block_iq4_nl and kvalues_iq4nl in ggml/src/ggml-common.h of llama.cpp.
 """
 
@@ -22,7 +22,7 @@ _MARGIN = 0.01
 class _Table(NamedTuple):
     levels: Any
     middles: Any  # Between each level and the next. All of them fall on steps of a half.
-    nearest: Any  # The code at each step of a half from the first level on: torch.bucketize is ten times slower.
+    nearest: Any  # The code at each step of a half from the first level on; torch.bucketize is ten times slower.
 
     @classmethod
     def of(cls, kind: GgmlType) -> "_Table":
@@ -44,8 +44,7 @@ class RoundedLinear(torch.nn.Module):  # type: ignore[misc]
     """A linear layer whose matrix is of a type of TABLES.
 
     Levels are trained as numbers that are rounded to the table, with the straight-through gradient. They begin at the
-    original weights, moved just so far that they round to the encoded codes. original: [rows, columns];
-    encoded: [rows, bytes].
+    `original` weights [rows, columns], moved just so far that they round to the codes of `encoded` [rows, bytes].
     """
 
     def __init__(self, kind: GgmlType, original: Any, encoded: npt.NDArray[np.uint8], bias: Any) -> None:
@@ -67,11 +66,11 @@ class RoundedLinear(torch.nn.Module):  # type: ignore[misc]
         return torch.nn.functional.linear(inputs, self.weight(), self.bias)
 
     def weight(self) -> Any:
-        """[rows, columns], as rounded."""
+        """The matrix as rounded, [rows, columns]."""
         return _Rounding.apply(self.levels, self.growth, self._scales, self._table)
 
     def clamp(self) -> None:
-        """Moves levels back into the table: beyond its ends they would move without an effect."""
+        """Moves levels back into the table, because beyond its ends they would move without an effect."""
         self.levels.data.clamp_(float(self._table.levels[0]), float(self._table.levels[-1]))
 
     def encode(self) -> npt.NDArray[np.uint8]:

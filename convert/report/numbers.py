@@ -24,7 +24,7 @@ def percent(share: float | None) -> str:
 
 
 def ratio(value: float) -> str:
-    """Four decimals while the value is near 1."""
+    """The value with four decimals if it is near 1."""
     return f"{value:.4f}" if 0.1 <= value < 100 else significant(value)
 
 
@@ -35,7 +35,7 @@ def megabytes(nbytes: float) -> str:
 def difference_interval(gained: int, lost: int, examples: int) -> tuple[float, float]:
     """95 % interval of the difference of two shares of the same examples.
 
-    gained, lost: how many examples only the first answers right, and only the second.
+    `gained` is how many examples only the first answers right, `lost` how many only the second.
     Source: A. Agresti and Y. Min, "Simple improved confidence intervals for comparing matched proportions", 2005.
     """
     more, fewer, total = gained + 0.5, lost + 0.5, examples + 2

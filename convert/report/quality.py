@@ -12,7 +12,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationTexts:
-    """The texts that the matrices were rounded for; sha256 (hex) of their files."""
+    """The texts that the matrices were rounded for. `sha256` (hex) is of their files."""
 
     name: str
     sha256: str
@@ -24,7 +24,7 @@ class Coverage:
 
     name: str
     lines: int
-    covered: int  # Lines that are read as before: all of their tokens are in the part.
+    covered: int  # Lines that are read as before, because all of their tokens are in the part.
     tokens_before: int  # Of all lines, with the whole vocabulary.
     tokens: int  # Of all lines, with the part.
 

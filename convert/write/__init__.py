@@ -1,1 +1,1 @@
-"""Writes a bundle: the GGUF file, the adapter, the manifest, its signature; verifies bundles."""
+"""Writes a bundle (the GGUF file, the adapter, the manifest, its signature) and verifies bundles."""

@@ -1,4 +1,4 @@
-"""Bundle folders on disk: writes each next to its place and moves it there whole; verifies bundles."""
+"""Bundle folders on disk. Writes each next to its place and moves it there whole; verifies bundles."""
 
 import fcntl
 import json
@@ -47,7 +47,7 @@ def new_bundle(target: Path, *, replace: bool) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConvertError(f"{escaped(str(target))}: cannot be written there: {error.strerror}") from None
-    # Held as long as this process lives: it tells a running conversion from a killed one.
+    # Held as long as this process lives, which tells a running conversion from a killed one.
     lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,8 +88,8 @@ def copied_bundle(
 ) -> Iterator[Path]:
     """Like `new_bundle`, with a copy of a bundle's files in the folder, to add others to.
 
-    On success the copy gets a manifest, and is verified. expires: if None, the bundle's. sign: makes the signature of
-    the manifest's bytes; None leaves the copy unsigned.
+    On success the copy gets a manifest, and is verified. If `expires` is None, the bundle's is kept. `sign` makes the
+    signature of the manifest's bytes; None leaves the copy unsigned.
     """
     document = json.loads((bundle / MANIFEST_FILE).read_bytes())
     document |= {"version": version} if expires is None else {"version": version, "expires": expires}

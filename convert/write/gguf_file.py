@@ -1,4 +1,4 @@
-"""GGUF files of models and adapters: metadata as a list, and a writer that streams the tensors after it."""
+"""GGUF files of models and adapters, with metadata as a list and a writer that streams the tensors after it."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -55,7 +55,7 @@ class PlannedTensor:
 def general_entries(
     name: str, licence: str | None, size_label: str, file_type: int, generation: dict[str, Any]
 ) -> list[Entry]:
-    """`general.*`, without what upstream guesses from the folder's name."""
+    """The entries `general.*`, without what upstream guesses from the folder's name."""
     entries = [
         ("general.type", _STRING, "model"),
         ("general.name", _STRING, name),
@@ -76,7 +76,7 @@ def general_entries(
 
 
 def architecture_entries(config: Qwen2Config) -> list[Entry]:
-    """`qwen2.*`, as llama.cpp reads them and upstream's converter writes them."""
+    """The entries `qwen2.*`, as llama.cpp reads them and upstream's converter writes them."""
     entries: list[Entry] = [
         ("block_count", _U32, config.num_hidden_layers),
         ("context_length", _U32, config.max_position_embeddings),
@@ -141,7 +141,7 @@ def file_bytes(entries: Iterable[Entry], tensors: Sequence[PlannedTensor]) -> in
 def write_gguf(
     path: Path, entries: Iterable[Entry], tensors: Sequence[PlannedTensor], data: Iterable[Iterable[memoryview]]
 ) -> None:
-    """data: for each tensor in order, its bytes in parts. Equal arguments give equal bytes. The file is not synced."""
+    """`data` holds each tensor's bytes in parts, in order. Equal arguments give equal bytes. The file is not synced."""
     with path.open("wb") as out:
         out.write(_header(entries, tensors))
         for tensor, parts in zip(tensors, data, strict=True):

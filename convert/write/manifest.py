@@ -33,7 +33,7 @@ BUNDLE_FILES = {
     *(QUALITY_FILE, PAGE_FILE, SCORE_MAPS_FILE),
 }
 SCHEMA = 1
-# Of a trained model's manifest, so that release 0.1.0 refuses the model instead of asking it as a chat.
+# The format of a trained model's manifest, so that release 0.1.0 refuses the model instead of asking it as a chat.
 TRAINED_SCHEMA = 2
 
 
@@ -43,7 +43,7 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def canonical_json(value: dict[str, Any]) -> bytes:
-    """Sorted keys, no spaces, UTF-8: equal values have equal bytes. Of a manifest, these are signed."""
+    """UTF-8 JSON with sorted keys and no spaces, so that equal values have equal bytes. A manifest's are signed."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8")
 
@@ -53,7 +53,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def torch_versions() -> dict[str, str]:
-    """Of what trains blocks after rounding."""
+    """The versions of what trains blocks after rounding."""
     return versions("torch", "transformers")
 
 
@@ -72,7 +72,7 @@ def tools() -> dict[str, str]:
 
 
 def signer(path: Path | None) -> Callable[[bytes], bytes] | None:
-    """What signs a manifest with the key in a file; None without a file. Raises ConvertError."""
+    """The function that signs a manifest with the key in a file; None without a file. Raises ConvertError."""
     if path is None:
         return None
     where = f"--sign: {escaped(str(path))}"

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def sbom(manifest: dict[str, Any]) -> dict[str, Any]:
-    """manifest: of a bundle that was verified. Equal manifests give equal documents."""
+    """The manifest must be of a bundle that was verified. Equal manifests give equal documents."""
     source = manifest.get("source")
     made_from = source if isinstance(source, dict) else {}
     tools, licence, revision = manifest.get("tools"), manifest.get("licence"), made_from.get("revision")
@@ -47,7 +47,7 @@ def sbom(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _files(hashes: object) -> list[dict[str, Any]]:
-    """Of hexadecimal SHA-256 by file name."""
+    """The file components from hexadecimal SHA-256 by file name."""
     return [
         {"type": "file", "name": name, "hashes": [{"alg": "SHA-256", "content": content}]}
         for name, content in sorted(hashes.items() if isinstance(hashes, dict) else ())
