@@ -12,7 +12,7 @@ from pathlib import Path
 from edge_agent.core.environment import child_environment
 from edge_agent.core.wording import how_ended
 
-# C code that does not check for signals can only be ended together with the process: after this many times the limit.
+# C code that does not check for signals can only be ended together with the process, after this many times the limit.
 _PATIENCE = 3.0
 _STATM = Path("/proc/self/statm")
 _CHILD_TIMEOUT_S = 60.0
@@ -25,7 +25,7 @@ class OutOfBoundsError(Exception):
 
 
 class _OutOfTime(BaseException):
-    """Not an Exception: the bounded code might catch that."""
+    """Not an Exception, because the bounded code might catch that."""
 
 
 @contextmanager
@@ -80,9 +80,9 @@ def _limits(cpu_s: float, memory_bytes: int) -> Iterator[None]:
     try:
         try:
             signal.setitimer(signal.ITIMER_VIRTUAL, _PATIENCE * cpu_s)
-            # Repeats: an exception in a finalizer is dropped.
+            # Repeats, because an exception in a finalizer is dropped.
             signal.setitimer(signal.ITIMER_PROF, cpu_s, cpu_s)
-            # Of /proc/self/statm: what counts against RLIMIT_DATA, and the stack.
+            # This field of /proc/self/statm holds what counts against RLIMIT_DATA, and the stack.
             wanted = int(_STATM.read_bytes().split()[5]) * resource.getpagesize() + memory_bytes
             soft = wanted if limits[1] == resource.RLIM_INFINITY else min(wanted, limits[1])
             resource.setrlimit(resource.RLIMIT_DATA, (soft, limits[1]))
@@ -90,7 +90,7 @@ def _limits(cpu_s: float, memory_bytes: int) -> Iterator[None]:
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0.0)
     finally:
-        # Again: the timer may have raised before it was stopped.
+        # Again, because the timer may have raised before it was stopped.
         signal.setitimer(signal.ITIMER_PROF, 0.0)
         signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
         resource.setrlimit(resource.RLIMIT_DATA, limits)

@@ -32,7 +32,7 @@ def rfc3339(seconds: float) -> str:
 
 
 def parse_timestamp(value: object) -> float | None:
-    """Seconds since 1970 of a time as `timestamp` writes it, with any offset from UTC; None if it is none."""
+    """Seconds since 1970 of a time as `timestamp` writes it, with any offset from UTC; None if it is not a time."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
@@ -85,7 +85,7 @@ class Moment:
     wall_s: float  # Since 1970.
 
     def on_clock_of(self, now: Moment) -> float:
-        """In seconds of the monotonic clock of `now`; negative = before this boot.
+        """In seconds of the monotonic clock of `now`; negative if it was before this boot.
 
         After another boot only the time of day places it. Where that is unknown, it counts as the start of this boot.
         """

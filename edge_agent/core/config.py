@@ -376,7 +376,7 @@ class Config(Table):
 
     @property
     def pool_topics(self) -> TaskTopics | None:
-        """None = the board is in no pool."""
+        """None if the board is in no pool."""
         return topics.pool_topics(self.mqtt.root, self.device.site, self.pool.name) if self.pool else None
 
     @property

@@ -29,7 +29,7 @@ def cores() -> int:
 
 
 def child_environment() -> dict[str, str]:
-    """For a child process of ours: it imports what this one has imported, from any working directory."""
+    """For a child process of ours, so that it can import what this one can, from any working directory."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
@@ -49,13 +49,13 @@ def library_environment() -> dict[str, str]:
 
 
 def keep_heap_small() -> None:
-    """To be called before the process starts threads: it then holds only the memory it uses, not what it once used."""
+    """Makes the process hold only the memory it uses, not what it once used. To be called before it starts threads."""
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES)
     libc.mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def return_freed_memory() -> None:
-    """Returns freed memory to the system, for example after a load: glibc would keep it."""
+    """Returns freed memory, which glibc would keep, to the system, for example after a load."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)

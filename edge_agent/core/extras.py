@@ -19,7 +19,7 @@ _RELEASED = ("engine", "pool", "web")
 
 
 def missing_extra(extra: str) -> str | None:
-    """Which modules of an extra are missing, and the command that installs them; None = all are there."""
+    """Which modules of an extra are missing, and the command that installs them; None if all are there."""
     missing = [name for name in _MODULES[extra] if find_spec(name) is None]
     if not missing:
         return None

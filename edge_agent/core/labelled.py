@@ -11,9 +11,9 @@ from edge_agent.core.files import private_file
 from edge_agent.core.strict_json import NotJsonError, encode, parse_json
 from edge_agent.core.wording import printable, shown
 
-# Say when a row was taken. They belong to the row, not to its input, and so do the other keys of ROW_KEYS.
+# These say when a row was taken. They belong to the row, not to its input, and so do the other keys of ROW_KEYS.
 TIME_KEYS = ("ts", "time", "timestamp")
-# Which rows belong together, such as those of an episode or a day; and which machine a row is from.
+# These say which rows belong together, such as those of an episode or a day, and which machine a row is from.
 GROUP_KEY, MACHINE_KEY = "group", "machine"
 ROW_KEYS = (*TIME_KEYS, GROUP_KEY, MACHINE_KEY)
 _ANSWER_COLUMNS = ("answer", "label")
@@ -28,7 +28,7 @@ class RowsError(Exception):
 
 
 def label_of(answer: object, labels: Sequence[str]) -> str | None:
-    """The label that an answer is, however its characters are composed; None = it is none of them."""
+    """The label that an answer is, however its characters are composed; None if it is none of them."""
     if not isinstance(answer, str):
         return None
     composed = unicodedata.normalize("NFC", answer)
@@ -36,7 +36,7 @@ def label_of(answer: object, labels: Sequence[str]) -> str | None:
 
 
 def read_values(path: Path, *, is_labelled: bool) -> Iterator[tuple[str, Any]]:
-    """File and line with the value of each row: of a line of JSON, or `{"input": …, "answer": …}` of a row of CSV.
+    """File and line with the value of each row, which is a line of JSON, or `{"input": …, "answer": …}` for CSV.
 
     The answer in CSV is the column `answer`, else `label`. The input is the column `input`; without it an object of all
     other columns with a value, in which numbers, true and false are as in JSON. The columns `task` and ROW_KEYS stand
@@ -123,7 +123,7 @@ def _csv_values(text: str, name: str, *, is_labelled: bool) -> Iterator[tuple[st
 
 
 def _cell(text: str) -> Any:
-    """A number, true or false as JSON has it; else the text."""
+    """A number, true or false if the text is that in JSON, otherwise the text."""
     try:
         value = parse_json(text)
     except NotJsonError:

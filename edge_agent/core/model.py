@@ -8,7 +8,7 @@ from typing import Any, Literal
 from edge_agent.core.pipe import Adapter, EngineSettings, Load, Student, TaskPrefix, weights_sha256
 
 Signature = Literal["good", "unchecked"]
-# Of a key's SHA-256: enough to tell keys apart.
+# So many characters of a key's SHA-256 are enough to tell keys apart.
 SHOWN_OF_KEY = 16
 # Inode, size, and times of modification and change of a file.
 Stamp = tuple[int, int, int, int]
@@ -51,18 +51,18 @@ class Model:
     score_maps: Mapping[str, Any] = field(default_factory=dict)
     """The checked entries of score_maps.json, by the task's definition."""
     label_sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Of a trained model: the labels of each task that has some."""
+    """For a trained model, the labels of each task that has some."""
     templates: Mapping[str, str] = field(default_factory=dict)
-    """The same: the template of each task, if it is known."""
+    """For a trained model, the template of each task, if it is known."""
     held_out: Mapping[str, tuple[tuple[float, int, int], ...]] = field(default_factory=dict)
-    """Of a trained model, by task: how right it was on rows that its training held out, see TaskFields."""
+    """For a trained model, how right it was on rows that its training held out, by task; see TaskFields."""
     held_out_odd: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """The same: how many of these rows were unlike the training's or had an odd field, and how many there were."""
+    """By task, how many of these rows were unlike the training's or had an odd field, and how many there were."""
     learnt_from: Mapping[str, bytes] = field(default_factory=dict)
-    """The same, one after the other: fingerprints of the inputs that it learnt from. Without a task's: not known."""
+    """By task, the fingerprints of the inputs that it learnt from, one after the other, if they are known."""
     chat_template_sha256: str | None = None
     stamps: tuple[Stamp, ...] | None = None
-    is_fallback: bool = False  # The model that should run does not open, so this one does.
+    is_fallback: bool = False  # The model that should run does not open, so this one runs.
 
     @property
     def folder(self) -> str | None:
@@ -88,7 +88,7 @@ class Model:
         return next((student.name for student in self.students if task in student.tasks), None)
 
     def serves(self, task: str, *, has_own_model: bool, labels: Sequence[str], template: str) -> bool:
-        """Whether the bundle has a model for a task with these labels and this template. has_own_model: see TaskBase.
+        """Whether the bundle has a model for a task with these labels and this template. TaskBase has `has_own_model`.
 
         A trained model refuses other labels, and another template, with which fields mean something else.
         """

@@ -70,7 +70,7 @@ class LabelsPlan:
 
     kind: Literal["labels"] = "labels"
     labels: tuple[str, ...]
-    required: tuple[str, ...] | None = None  # Fields that an input should have. None: those that every row had.
+    required: tuple[str, ...] | None = None  # Fields that an input should have; None for those that every row had.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +106,11 @@ Plan = LabelsPlan | SchemaPlan | TextPlan | NumberPlan
 class Sampling:
     """How the next token is chosen."""
 
-    temperature: float | None = None  # 0: the most probable one. None: 0, or what a reasoning model's makers recommend.
-    top_p: float | None = None  # 1 does not limit the choice. None: 1, or what a reasoning model's makers recommend.
+    temperature: float | None = None  # 0 takes the most probable. None is 0, or what a reasoning model's makers advise.
+    top_p: float | None = None  # 1 does not limit the choice. None is 1, or what a reasoning model's makers advise.
     top_k: int = 0  # 0 does not limit the choice.
     min_p: float = 0.0
-    seed: int | None = None  # None: a random one.
+    seed: int | None = None  # None for a random one.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,12 +147,12 @@ class EngineRequest:
     messages: tuple[ChatMessage, ...]
     plan: Annotated[Plan, Field(discriminator="kind")]
     sampling: Sampling = Sampling()
-    max_tokens: int = 256  # 0: the answer is not written.
-    max_reasoning_tokens: int | None = None  # None: about half of max_tokens.
+    max_tokens: int = 256  # 0 if the answer is not written.
+    max_reasoning_tokens: int | None = None  # None for about half of max_tokens.
     includes_reasoning: bool = False  # The reply has the reasoning.
     stream: bool = False
-    student: str | None = None  # The name of the student that answers; None: the large model does.
-    template_sha256: str | None = None  # Of the task's template, which a trained model knows; None: the default one.
+    student: str | None = None  # The name of the student that answers; None if the large model does.
+    template_sha256: str | None = None  # Of the task's template, which a trained model knows; None for the default one.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,7 @@ class TaskPrefix:
     messages: tuple[ChatMessage, ...] = ()  # The turns before the user's.
     user_prefix: str  # The user message up to the first part that comes from the input.
     has_schema: bool = False  # Its answers are JSON, for which the engine prepares at load.
-    content_free: tuple[EngineRequest, ...] = ()  # They say nothing: their scores are the prior of the task's labels.
+    content_free: tuple[EngineRequest, ...] = ()  # They say nothing, so their scores are the prior of the labels.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +190,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetTasks:
-    """After a reload: the tasks from now on. Running requests are not affected. Answered by Priors."""
+    """The tasks from now on, after a reload. Running requests are not affected. Answered by Priors."""
 
     type: Literal["set_tasks"] = "set_tasks"
     tasks: tuple[TaskPrefix, ...]
@@ -198,7 +198,7 @@ class SetTasks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetLimits:
-    """Upper limits from the next step on, until the next SetLimits. None: no limit."""
+    """Upper limits from the next step on, until the next SetLimits. None is no limit."""
 
     type: Literal["set_limits"] = "set_limits"
     threads: int | None = None  # For decode steps.
@@ -276,8 +276,8 @@ class OddField:
     value: Any  # As it came, or a text that shows it; None for a missing one.
     why: Literal["out-of-range", "not-a-number", "missing", "together"]
     usual: tuple[float, float] | None
-    """From the 1st to the 99th percentile of the training rows; if it is odd only together with other fields, the range
-    that they suggest, None where the value is within it; None for a text."""
+    """From the 1st to the 99th percentile of the training rows. If the field is odd only together with others, the
+    range that those suggest, or None where the value is within it. None for a text."""
 
     @property
     def mark(self) -> str:
@@ -292,9 +292,9 @@ class Finished:
     type: Literal["finished"] = "finished"
     id: int
     finish: Finish
-    text: str | None = None  # The text, or that of the JSON; None for a LabelsPlan.
-    scores: dict[str, float] | None = None  # Each label's probability for a LabelsPlan. They sum to 1.
-    unlike: float | None = None  # Above 0, the input is taken to be out of distribution. None: it is not known.
+    text: str | None = None  # The text, or that of the JSON; None for labels and numbers.
+    scores: dict[str, float] | None = None  # The probability of each label or range of numbers. They sum to 1.
+    unlike: float | None = None  # Above 0, the input is taken to be out of distribution. None if that is not known.
     odd_fields: tuple[OddField, ...] = ()  # Only of a model that `edge-convert train` made.
     rare_fields: dict[str, str] | None = None
     """Fields that have no usual value, by name: `low`, `high`, `odd`, `code` or `missing`. None if the model has no
@@ -309,12 +309,12 @@ class Finished:
     engine_time_s: float  # Its share of the engine's time, by its rows in each step.
     batch: int  # The most requests that shared a step with it, itself included.
     prompt_crc32: int | None = None
-    """Of the ids of the prompt's tokens, of end-of-turn and of end-of-text, as little-endian 32-bit numbers. None: the
-    prompt depends on the time, or the engine has no tokens."""
+    """Of the ids of the prompt's tokens, of end-of-turn and of end-of-text, as little-endian 32-bit numbers. None if
+    the prompt depends on the time, or the engine has no tokens."""
 
     @property
     def is_unlike(self) -> bool:
-        """Whether the input is taken for one that is unlike training: its label would mean nothing."""
+        """Whether the input is taken for one that is unlike training, whose label would mean nothing."""
         return self.unlike is not None and self.unlike > 0
 
     @property
@@ -326,7 +326,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """No answer, by the mistake of the caller or the agent; `code` says why."""
+    """No answer; `code` says why."""
 
     type: Literal["failed"] = "failed"
     id: int
@@ -347,7 +347,7 @@ class Progress:
     type: Literal["progress"] = "progress"
     active: int = 0
     steps_total: int = 0
-    rows_total: int = 0  # The requests in each step, summed over all steps; divided by steps_total, the mean batch.
+    rows_total: int = 0  # The requests of each step, summed over all steps: steps_total times the mean batch.
     prompt_tokens_total: int = 0
     cached_tokens_total: int = 0
     completion_tokens_total: int = 0
@@ -362,7 +362,7 @@ Command = Load | SetTasks | SetLimits | EngineRequest | Cancel
 WorkerAnswer = Finished | Failed | Cancelled
 Event = Loading | Priors | Ready | LoadFailed | Partial | Finished | Failed | Cancelled | Progress
 
-# By default pydantic caches 16,384 strings: callers' texts would stay in memory for weeks.
+# By default pydantic caches 16,384 strings, and callers' texts would stay in memory for weeks.
 _CONFIG = ConfigDict(cache_strings="keys")
 _COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Field(discriminator="type")], config=_CONFIG)
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")], config=_CONFIG)

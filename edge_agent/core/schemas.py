@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-# Imported where it is used: most processes have no `extract` task, and where the packages for all of its formats are
-# installed, importing it takes a second.
+# Imported where it is used, because most processes have no `extract` task, and importing it takes a second where the
+# packages for all of its formats are installed.
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
     import jsonschema
@@ -24,7 +24,7 @@ class SchemaError(ValueError):
 
 
 def check_schema(schema: object) -> str | None:
-    """What is wrong with a task's schema, and where; None = nothing.
+    """What is wrong with a task's schema, and where; None if nothing is.
 
     It is a JSON Schema 2020-12 of bounded size. Its root describes an object, and each `$ref` is local.
     """
@@ -80,7 +80,7 @@ def resolve(root: Mapping[str, Any], reference: str, path: Location = ("$ref",))
     resolver = Registry().with_resource("", DRAFT202012.create_resource(root)).resolver()
     try:
         return resolver.lookup(reference).contents
-    except (Unresolvable, ValueError, TypeError):  # the latter two of steps into what is no object or array
+    except (Unresolvable, ValueError, TypeError):  # the latter two for steps into what is no object or array
         raise SchemaError(f"{_place(path)}: {reference!r} is not in the schema") from None
 
 

@@ -59,7 +59,7 @@ class ScoreMap:
         return cls(tuple(prior), (1.0,) * len(prior), biases)
 
     def apply(self, scores: Mapping[str, float]) -> dict[str, float]:
-        """Label -> score, in the order of `scores`; they sum to 1. Raises ValueError for other labels."""
+        """The new score of each label, in the order of `scores`; they sum to 1. Raises ValueError for other labels."""
         if len(scores) != len(self.labels) or not all(label in scores for label in self.labels):
             raise ValueError("the labels of the scores are not those of the score map")
         parts = zip(self.labels, self.scales, self.biases, strict=True)
@@ -73,7 +73,7 @@ class ScoreMap:
         return max(self.apply(scores).items(), key=lambda item: item[1])
 
     def to_json(self) -> dict[str, list[float]]:
-        """Label -> scale and bias."""
+        """The scale and the bias of each label."""
         parts = zip(self.labels, self.scales, self.biases, strict=True)
         return {label: [scale, bias] for label, scale, bias in parts}
 
@@ -113,7 +113,7 @@ def read_score_maps(data: bytes) -> dict[str, Any]:
 
 
 def score_map_for(entry: Mapping[str, Any], board: str | None, labels: Sequence[str]) -> ScoreMap:
-    """The map of this board, `<site>/<device>`, and of one that the entry does not name.
+    """The map for `board`, a `<site>/<device>`; the shared one if it is None or the entry does not name it.
 
     Raises ValueError if its labels are not those of the task, in that order, or it cannot be used.
     """

@@ -63,7 +63,7 @@ def file_fault(key: str, file: Path | None, content_fault: Callable[[Path], str 
     """What is wrong with the file that a configuration key names; None if it can be used, or no file is named."""
     if file is None:
         return None
-    # os.access first: Path raises an error where a folder above may not be entered.
+    # os.access comes first, because Path raises an error where a folder above may not be entered.
     if not os.access(file, os.R_OK) or not file.is_file():
         fault: str | None = "should be a file that can be read"
     else:
@@ -98,7 +98,7 @@ def field_name(location: Iterable[int | str]) -> str:
 
 
 def fault_text(error: ErrorDetails, name: str) -> str:
-    """`<name>: <what is wrong or allowed> (got <value>)`; without a name where it is of the whole document."""
+    """`<name>: <what is wrong or allowed> (got <value>)`; without a name if the fault is the whole document's."""
     if error["type"] == "missing":
         return f"{name}: required, but missing"
     reason = _REASONS.get(error["type"]) or _PYTHONS_WORDS.sub("", error["msg"])
@@ -108,7 +108,10 @@ def fault_text(error: ErrorDetails, name: str) -> str:
 
 
 def first_fault(error: ValidationError, prefix: str = "", allowed_keys: Iterable[str] = ()) -> str:
-    """The first fault of a message from the bus, as one sentence. allowed_keys: of a model that forbids others."""
+    """The first fault of a message from the bus, as one sentence.
+
+    `allowed_keys` are needed for a model that forbids other keys.
+    """
     details = error.errors(include_url=False)[0]
     name = field_name((prefix, *details["loc"]) if prefix else details["loc"])
     if details["type"] == "extra_forbidden":

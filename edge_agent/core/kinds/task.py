@@ -181,13 +181,13 @@ class TaskBase(Table):
     is_text: ClassVar[bool] = False  # An answer is free text, which may be streamed, and is neither right nor wrong.
     is_number: ClassVar[bool] = False  # An answer is a number.
     takes_feedback: ClassVar[bool] = False  # Answers are kept, so that people can say what was right.
-    notable: ClassVar[str | None] = None  # What answers are called that people should look at; health counts them.
+    notable: ClassVar[str | None] = None  # A name for answers that people should look at; health counts them.
     canary_part: ClassVar[Literal["scores", "values", "beginning"]]  # The part of an answer that canaries record.
     file_keys: ClassVar[tuple[str, ...]] = ()  # Keys that hold a JSON object, or name a file with one.
     init_keys: ClassVar[Mapping[str, Any]] = {}
     """The keys that `edge-agent init` asks for, each with its default, if it has one."""
     init_system: ClassVar[str | None] = None
-    """The system message that `init` suggests, over the lists among `init_keys`."""
+    """The system message that `init` suggests, with placeholders for the lists among `init_keys`."""
 
     @property
     def signal_tables(self) -> tuple[str, ...]:
@@ -253,7 +253,7 @@ class TaskBase(Table):
         return 0.0
 
     def confirms_notable(self, answer: str) -> bool:  # noqa: ARG002 - for kinds
-        """Whether a notable answer was right, by what somebody says that the input was."""
+        """Whether a notable answer was right, according to what somebody says the input was."""
         return False
 
     @abstractmethod
@@ -274,7 +274,7 @@ class TaskBase(Table):
         return answer
 
     def sample_answers(self) -> list[str]:
-        """What answers look like: the converter weighs a model's numbers by texts that end in them."""
+        """What answers look like. The converter weighs a model's numbers by texts that end in them."""
         return list(self.choices) or [""]
 
 
