@@ -23,9 +23,9 @@ from edge_agent.engine.prompt.task_prefixes import Prefix
 from edge_agent.engine.step.cache_sequence import CacheSequence
 from edge_agent.gguf.model import FIELDS_KEY
 
-# Of trees of labels and of schemas; they come from the tasks of a configuration.
+# This many trees of labels, and as many schemas, are kept. They come from the tasks of a configuration.
 _MAX_KEPT = 64
-# What the makers of DeepSeek-R1 recommend: a thought of the most probable tokens may repeat itself without end.
+# What the makers of DeepSeek-R1 recommend, because a thought of the most probable tokens may repeat itself endlessly.
 REASONING_TEMPERATURE, REASONING_TOP_P = 0.6, 0.95
 
 

@@ -33,7 +33,7 @@ def load_backends(folder: Path) -> None:
 
 
 def loaded_variant() -> str | None:
-    """The kernel variant that this process has loaded, by its file's name; None = kernels are built in."""
+    """The kernel variant that this process has loaded, by its file's name; None if kernels are built in."""
     try:
         match = _MAPPED.search(Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace"))
     except OSError:

@@ -1,8 +1,8 @@
 """A deterministic engine without a model, for tests of queue, overload and cancel on any machine.
 
 The model path `echo:` chooses it. In `echo:step_ms=20,load_ms=500` each step takes 20 ms and the load 500 ms.
-A token is a word. Labels: the first label that the last user message contains gets 0.9, else all are equal.
-Schema: a small instance. Number: always 1.5. Text: the last user message, word by word.
+A token is a word. The first label that the last user message contains gets 0.9; if there is none, all are equal.
+A schema gets a small instance, a number is always 1.5, and a text is the last user message, word by word.
 """
 
 import json
@@ -24,20 +24,20 @@ _CONTEXT_TOKENS = 4096
 _LIKELY = 0.9
 _OPTIONS = ("step_ms", "load_ms")
 _LOAD_PART_S = 0.1
-# By the types of JSON Schema.
 _RANGES = {"0.0..1.0": 0.25, "1.0..2.0": 0.5, "2.0..3.0": 0.25}
+# By the types of JSON Schema.
 _SMALLEST = {"object": {}, "array": [], "string": "", "boolean": False, "null": None}
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _EchoRequest(MeasuredRequest):
     text: TextStream = field(default_factory=TextStream)
-    words: list[str] = field(default_factory=list)  # Those that are not written yet, of a text.
+    words: list[str] = field(default_factory=list)  # The words of a text that are not written yet.
     written: int = 0
 
 
 class EchoEngine(Engine):
-    """Raises ValueError for unknown options. on_progress: called often while it loads."""
+    """Calls `on_progress` often while it loads. Raises ValueError for unknown options."""
 
     def __init__(self, load: pipe.Load, on_progress: Callable[[], object] = lambda: None) -> None:
         self._options = _parse_options(load.model_path)
@@ -46,7 +46,7 @@ class EchoEngine(Engine):
         self._max_active = load.settings.max_active
         self._requests: dict[int, _EchoRequest] = {}
         self._totals = pipe.Progress()
-        self._pause = threading.Event()  # Never set: waiting for it is a pause.
+        self._pause = threading.Event()  # Never set, so that waiting for it is a pause.
         ready_at = monotonic() + self._options["load_ms"] / 1000
         while (left_s := ready_at - monotonic()) > 0:
             self._pause.wait(min(left_s, _LOAD_PART_S))

@@ -22,7 +22,7 @@ class Engine(Protocol):
     """
 
     def ready(self, load_s: float) -> pipe.Ready:
-        """The engine's sizes and speeds. load_s: how long its load took."""
+        """The engine's sizes and speeds, after a load that took `load_s`."""
 
     @property
     def has_work(self) -> bool:
@@ -35,7 +35,7 @@ class Engine(Protocol):
 
     @property
     def linger_s(self) -> float:
-        """How long the next step should wait for requests that are about to come; 0 = not at all."""
+        """How long the next step should wait for requests that are about to come; 0 if not at all."""
         return 0.0
 
     def set_tasks(self, tasks: tuple[pipe.TaskPrefix, ...]) -> None:
@@ -48,7 +48,7 @@ class Engine(Protocol):
         """Accepts a request, or returns its end. Raises ValueError for an id that is in use."""
 
     def cancel(self, request_id: int) -> pipe.Event | None:
-        """Cancelled, or None for an id that is not in use."""
+        """Returns a Cancelled, or None for an id that is not in use."""
 
     def step(self) -> list[pipe.Event]:
         """One pass of the model over what waits."""
@@ -93,7 +93,7 @@ def count_start(totals: pipe.Progress, cached_tokens: int) -> None:
 
 
 def count_step(totals: pipe.Progress, *, requests: int, tokens: int, elapsed_s: float, has_prefill: bool) -> None:
-    """Counts a step. requests: how many it had. tokens: those that it decoded, without idle rows."""
+    """Counts a step of so many requests. `tokens` are those that it decoded, without idle rows."""
     totals.steps_total += 1
     totals.rows_total += requests
     if has_prefill:

@@ -105,7 +105,7 @@ _log_callback: Any = None
 
 
 def _write_log_to(log: LlamaLog) -> None:
-    """llama.cpp has one log for the whole process: it goes to the newest instance of Llama."""
+    """llama.cpp has one log for the whole process, which goes to the newest instance of Llama."""
     global _log_callback  # noqa: PLW0603 - the library keeps this pointer
     _log_callback = llama_cpp.llama_log_callback(lambda level, text, _: log.write(level, text.decode(errors="replace")))
     llama_cpp.llama_log_set(_log_callback, ctypes.c_void_p(0))
@@ -153,7 +153,7 @@ class Llama:
         self._adapters = [self._load_adapter(adapter) for adapter in adapters]
         self._vocabulary: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
-        self.bos: int = llama_cpp.llama_vocab_bos(self._vocabulary)  # -1: the model has none.
+        self.bos: int = llama_cpp.llama_vocab_bos(self._vocabulary)  # -1 if the model has none.
         self.eos: int = llama_cpp.llama_vocab_eos(self._vocabulary)
         self.adds_bos: bool = llama_cpp.llama_vocab_get_add_bos(self._vocabulary)
         end_of_turn: int = llama_cpp.llama_vocab_eot(self._vocabulary)
@@ -324,7 +324,7 @@ class Llama:
     def restore(self, seq_id: int, state: bytes, length: int) -> bool:
         """Fills an empty sequence with `length` tokens from `state`, whose origin the caller has checked.
 
-        False = llama.cpp refuses it.
+        Returns False if llama.cpp refuses it.
         """
         buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         read = llama_cpp.llama_state_seq_set_data(self._context, buffer, len(state), seq_id)

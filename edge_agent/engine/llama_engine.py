@@ -36,7 +36,7 @@ _PREFIX_SHARE = 0.5
 
 
 def open_context(load: pipe.Load, on_progress: Callable[[], object] = lambda: None) -> Llama:
-    """The model of an engine with these settings. on_progress, exceptions: as for Llama."""
+    """The model of an engine with these settings. `on_progress` and exceptions are those of Llama."""
     settings = load.settings
     return Llama(
         load.model_path,
@@ -51,7 +51,7 @@ def open_context(load: pipe.Load, on_progress: Callable[[], object] = lambda: No
 class LlamaEngine(Engine):
     """Over a GGUF model, warm when constructed. Raises LoadError if the model cannot be opened.
 
-    Steps are measured only where load.state_dir keeps the result; else they are the same on every machine.
+    Steps are measured only where load.state_dir keeps the result; otherwise they are the same on every machine.
     """
 
     def __init__(self, load: pipe.Load, on_progress: Callable[[], object] = lambda: None) -> None:
@@ -135,7 +135,7 @@ class LlamaEngine(Engine):
 
     def set_tasks(self, tasks: tuple[pipe.TaskPrefix, ...]) -> None:
         if any(task.has_schema for task in tasks):
-            # Made at its first use, which takes a second: now, so that no request waits for it.
+            # It takes a second to make at its first use, which is here, so that no request waits for it.
             _ = self._llama.json_tokenizer
         self._prefixes.set_prefixes({task.task: self._builder.chat.prefix(task) for task in tasks})
 

@@ -48,7 +48,7 @@ def measure_priors(
 
 
 def _read(path: Path) -> dict[str, Scores]:
-    """Raises nothing: what was damaged is measured again."""
+    """Raises nothing, because what was damaged is measured again."""
     try:
         return _KEPT.validate_json(read_if_exists(path) or b"{}")
     except (OSError, ValueError) as error:

@@ -17,7 +17,7 @@ _OnProgress = Callable[[], object]
 
 
 def engine_of(path: str) -> Callable[[pipe.Load, _OnProgress], Engine]:
-    """What opens a file with this suffix, of a format of models/bundle. Raises LoadError."""
+    """The engine that opens a file of a format of models/bundle, by its suffix. Raises LoadError."""
     # The echo engine must work without numpy, and where the native library is missing or does not fit the CPU.
     if path.endswith(".json"):
         from edge_agent.engine.usual_engine import UsualEngine  # noqa: PLC0415
@@ -34,7 +34,7 @@ class Students:
     def __init__(self, load: pipe.Load, on_progress: _OnProgress, emit: Callable[[pipe.Event], object]) -> None:
         self._engines: list[Engine] = []
         self._commands: dict[str, CommandQueue] = {}
-        # Of tasks that no large model answers: a canary's request names no student.
+        # The students of tasks that no large model answers, because a canary's request names no student.
         self._own = {
             task: student.name for student in load.students for task, labels in student.tasks.items() if not labels
         }
@@ -46,7 +46,7 @@ class Students:
             threading.Thread(target=_serve, args=(engine, commands, emit), name=student.name, daemon=True).start()
 
     def take(self, command: pipe.Command) -> bool:
-        """Gives a command to the student that it is for. False: the large model must get it, alone or as well."""
+        """Gives a command to the student that it is for. False if the large model must get it, alone or as well."""
         if isinstance(command, pipe.Cancel):
             for commands in self._commands.values():
                 commands.put(command)
@@ -68,5 +68,5 @@ def _serve(engine: Engine, commands: CommandQueue, emit: Callable[[pipe.Event], 
         serve(engine, commands, emit)
     except BaseException:
         log.exception("%s failed", threading.current_thread().name)
-        # As a fault of the large model ends the worker.
+        # A fault of the large model ends the worker, too.
         os._exit(1)

@@ -203,7 +203,7 @@ class RarityModel:
     def _named(
         self, name: str, values: Mapping[str, Any], known: Sequence[int], rest: _Marginal, z: Floats
     ) -> NamedField:
-        """known, rest, z: the numbers that are not named, their distribution and their z-scores."""
+        """`known` are the numbers that are not named, `rest` is their distribution, and `z` their z-scores."""
         number = next((index for index, field in enumerate(self.usual.numbers) if field.name == name), None)
         if number is None:
             return NamedField(name, _as_shown(values.get(name)), None)

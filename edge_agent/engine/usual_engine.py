@@ -27,7 +27,7 @@ _CONTEXT_TOKENS, _BATCH_TOKENS = 4096, 256
 
 
 class UsualEngine(Engine):
-    """Raises ValueError for a file that `edge-convert train` did not write, OSError."""
+    """Raises OSError, and ValueError for a file that `edge-convert train` did not write."""
 
     has_priors = False
 

@@ -24,7 +24,7 @@ from edge_agent.engine.students import Students, engine_of
 log = logging.getLogger(__name__)
 
 _PROGRESS_S = 1.0
-# The shortest time between two reports while idle: a small model is idle after most requests.
+# The shortest time between two reports while idle, because a small model is idle after most requests.
 _IDLE_PROGRESS_S = 0.1
 # The worker holds the most memory and can be restarted, so the kernel should end it first.
 _OOM_SCORE_ADJUST = 500
@@ -43,11 +43,11 @@ class _Router:
 
 
 def main() -> int:
-    """Serve until standard input ends (0), or the model cannot be opened or is lost (1)."""
+    """Serves until standard input ends (exit code 0), or the model cannot be opened or is lost (1)."""
     # Ctrl-C and a service manager's stop reach the whole group. The agent drains first, then ends this process.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    # Libraries that print must not corrupt the events: descriptor 1 becomes the log.
+    # Descriptor 1 becomes the log, so that libraries that print do not corrupt the events.
     events = _Events(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")

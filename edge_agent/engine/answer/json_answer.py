@@ -19,9 +19,9 @@ from edge_agent.engine.llama import Llama, NumericError, common_length
 
 log = logging.getLogger(__name__)
 
-# Sampled from at most this many allowed tokens: sorting a whole vocabulary takes longer than it is worth.
+# A token is sampled from at most this many allowed ones, as sorting a whole vocabulary takes longer than it is worth.
 _MAX_CANDIDATES = 4096
-# Of longer strings to choose from, a table of beginnings would be too large.
+# For longer strings to choose from, a table of beginnings would be too large.
 _MAX_CHOICE = 100
 
 
@@ -119,10 +119,10 @@ class JsonAnswer(WrittenAnswer):
         super().__init__(llama, request, TextStream())
         self._schema = schema
         self._matcher = matcher
-        # All that are decided so far, and the offsets of those after which the model chose; -1 is the prompt.
+        # The tokens decided so far, and the offsets of those after which the model chose; -1 is the prompt.
         self._tokens: list[int] = []
         self._choices: list[int] = []
-        self._string_so_far = b""  # What is written since the last quotation mark.
+        self._string_so_far = b""  # What has been written since the last quotation mark.
         self._write(schema.opening)
 
     def next_tokens(self, row: int) -> list[int]:

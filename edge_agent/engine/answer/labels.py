@@ -67,7 +67,7 @@ class LabelTree:
         return row[self._choices[path]]
 
     def scores(self, logits: Mapping[TokenPath, LogitsRow]) -> dict[str, float]:
-        """Label -> probability, in the order of the labels. logits: of each path's choices, by `choice_logits`."""
+        """The probability of each label, in their order, from each path's `choice_logits`."""
         chances = {path: _softmax(logits[path]) for path in self._choices}
         return {
             label: prod(chances[path][index] for path, index in choices) / label_count
@@ -94,7 +94,7 @@ class LabelAnswer(Answer):
     end = Finish.LABELS
 
     def __init__(self, logits: Callable[[int], LogitsRow], tree: LabelTree) -> None:
-        """`logits` gives those of a row of the last batch."""
+        """`logits` gives the logits of a row of the last batch."""
         self.branches = tree.branches
         self._logits = logits
         self._tree = tree

@@ -14,7 +14,7 @@ from edge_agent.gguf.field_table import NumberBins
 
 
 class NumberAnswer(LabelAnswer):
-    """As that of labels, each a bin of numbers, with the chances corrected."""
+    """A LabelAnswer whose labels are bins of numbers, with the chances corrected."""
 
     end = Finish.MODEL
 
@@ -27,7 +27,7 @@ class NumberAnswer(LabelAnswer):
 
 
 class NumberAnswers:
-    """Begins them, and keeps the bins of each task."""
+    """Begins answers, and keeps the bins of each task."""
 
     def __init__(self, llama: Llama, chat: Chat | FieldPrompts) -> None:
         self._llama = llama

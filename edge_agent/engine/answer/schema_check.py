@@ -1,6 +1,6 @@
 """Which schemas llguidance can hold a model to; run as a process of its own, so that the agent needs no engine.
 
-Standard input: a JSON object, name -> schema. Standard output: a JSON object, name -> list of warnings.
+Standard input is a JSON object of schemas by name, standard output one of lists of warnings by name.
 """
 
 from __future__ import annotations

@@ -22,13 +22,13 @@ class WrittenAnswer(Answer):
     def __init__(self, llama: Llama, request: EngineRequest, text: TextStream) -> None:
         self._llama = llama
         self._request = request
-        # None: the most probable token is taken.
+        # None if the most probable token is taken.
         self._sampler = SamplerChain(request.sampling) if request.sampling.temperature else None
         self._text = text
 
     @abstractmethod
     def next_tokens(self, row: int) -> list[int]:
-        """Chooses after this row of the last batch; the tokens to decode next, none when the answer has ended.
+        """Chooses after this row of the last batch; gives the tokens to decode next, none when the answer has ended.
 
         Raises NumericError, or InvalidOutputError where nothing can follow.
         """

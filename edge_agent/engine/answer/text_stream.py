@@ -25,7 +25,7 @@ class TextStream:
 
     @property
     def reasoning(self) -> str | None:
-        """The thought so far; None = the model had none."""
+        """The thought so far; None if the model had none."""
         return None if self._thought is None else self._thought.strip()
 
     def write(self, data: bytes) -> None:
@@ -67,7 +67,7 @@ class TextStream:
         self.is_stopped = mark is not None
 
     def _take_until(self, marks: Sequence[str], *, is_last: bool) -> tuple[str, str | None]:
-        """Takes the text up to the first mark or what may become one; the mark, if it is there, is held."""
+        """Takes the text up to the first mark or what may become one. The mark, if it is there, stays held."""
         matches = [(offset, mark) for mark in marks if (offset := self._held.find(mark)) >= 0]
         undecided = 0 if is_last else _overlap(self._held, marks)
         offset, mark = min(matches) if matches else (len(self._held) - undecided, None)

@@ -100,7 +100,7 @@ class FieldPrompts:
         return self._ids[control.text]
 
     def prefix(self, _task: TaskPrefix) -> list[int]:
-        """Empty: prompts are short."""
+        """Empty, because prompts are short."""
         return []
 
     def _check_task(self, request: EngineRequest) -> None:
@@ -123,7 +123,7 @@ def check_task(request: EngineRequest, trained: Collection[str]) -> None:
 
 
 def check_template(request: EngineRequest, template: str) -> None:
-    """template: that of the training. Raises Refusal if the request's task has another one."""
+    """Raises Refusal if the template of the request's task is not that of the training."""
     if template_sha256(template) != request.template_sha256:
         fault = f"with another template; tasks.{request.task}.template should be {shown(template)}"
         raise Refusal(Code.UNKNOWN_TASK, f"the model is trained for task {request.task} {fault}")

@@ -134,7 +134,7 @@ class TaskPrefixes:
         return best, length
 
     def _make_room_for(self, tokens: Tokens, unreserved_cells: int) -> bool:
-        """Drops the least recently used prefixes until these tokens fit; False = even all are not enough."""
+        """Drops the least recently used prefixes until these tokens fit; False if they do not fit even then."""
         unused = (prefix for prefix in self._resident.values() if not prefix.users)
         idle = sorted(unused, key=lambda prefix: prefix.used_at)
         while idle and len(tokens) <= self._max_cells and not self._fits(tokens, unreserved_cells):
@@ -161,7 +161,7 @@ class PrefixStore:
     """
 
     def __init__(self, folder: Path, key: str) -> None:
-        """`key` says all that a state depends on but the tokens: model, build, sizes and kinds of the cache."""
+        """`key` says all that a state depends on besides the tokens: model, build, sizes and kinds of the cache."""
         self._folder = folder
         self._key = key
 

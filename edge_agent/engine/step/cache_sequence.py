@@ -36,9 +36,9 @@ class CacheSequence:
         return Piece(self.seq_id, self.decoded, self.tokens[self.decoded : self.decoded + count], outputs)
 
     def continue_with(self, following: Sequence[int]) -> bool:
-        """Sets what follows the output that is read next. True = logits after it are there or wanted already.
+        """Sets what follows the output that is read next. True if logits after it are there or wanted already.
 
-        False = guessed tokens are dropped: the cache may then hold more than `decoded`, and is to be cut.
+        False if guessed tokens are dropped. The cache may then hold more than `decoded`, and is to be cut.
         """
         start = self.outputs[self.outputs_read] + 1
         end = start + len(following)
@@ -48,7 +48,7 @@ class CacheSequence:
             return True
         same = common_length(self.tokens[start:], following)
         self.tokens[start:] = following
-        # Logits come only of tokens that are decoded now.
+        # There are logits only for tokens that are decoded now.
         self.decoded = min(self.decoded, start + same, end - 1)
         self.outputs, self.outputs_read = (end - 1,), 0
         return False

@@ -21,15 +21,15 @@ from edge_agent.engine.step.cache_sequence import CacheSequence
 WIDE_ROWS = 8
 # Up to this many rows, a step is taken to be of requests that write. They want logits after every row.
 WRITING_ROWS = 16
-# Measurements on a busy board scatter: idle rows must promise this much.
+# Measurements on a busy board scatter, so idle rows must promise this much.
 _WORTH_IT = 1.05
 # A step that keeps others waiting may be smaller than the most efficient one if it keeps this share of its efficiency.
 _EFFICIENT = 0.9
-# A step of prompts alone is as wide as is efficient up to this time: a new request waits for its end.
+# A step of prompts alone is as wide as is efficient up to this time, because a new request waits for its end.
 _MAX_PROMPT_STEP_S = 0.4
 _MIN_BUDGET_ROWS = 16
 _CACHED_SIZES = 4096
-# Each row of logits that was ever used holds 1.2 MB: where it is computed, and where it is read.
+# Each row of logits that was ever used holds 1.2 MB, both where it is computed and where it is read.
 _MAX_OUTPUTS = 16
 # On x86 agent, broker and client need about 2 ms for an answer and the next request together.
 _LINGER_SHARE = 0.3
@@ -94,7 +94,7 @@ class Scheduler:
 def next_batch(parts: Sequence[StepPart], *, tokens: int, outputs: int, slack: int = 0) -> list[StepPart]:
     """Takes from the parts in order until the budget of tokens or of rows with logits is used up.
 
-    The last part may exceed the budget of tokens by `slack`: a small rest should not cost a step of its own.
+    The last part may exceed the budget of tokens by `slack`, so that a small rest does not cost a step of its own.
     """
     batch = []
     for part in parts:
@@ -157,7 +157,7 @@ class Linger:
         self._missing -= 1
 
     def seconds(self, now: float) -> float:
-        """How long to wait; 0 = not at all."""
+        """How long to wait; 0 if not at all."""
         return max(0.0, self._until - now) if self._missing > 0 else 0.0
 
 

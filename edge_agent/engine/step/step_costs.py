@@ -25,21 +25,22 @@ MEASURE_S = 20.0
 # Around the groups of four rows of repacked kernels, and the 64 rows of flash attention's wide kernel.
 _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 _ROUNDS = 4
-# A usual prefix: attention costs by what is cached, too.
+# The length of a usual prefix. The cost of attention also depends on what is cached.
 _BASE_TOKENS = 192
 # A wide step holds several prompts of this length.
 _PROMPT_TOKENS = 48
-# Fewer threads are preferred up to this loss: the board stays cooler.
+# Fewer threads are preferred up to this loss, because the board stays cooler.
 _SAME = 1.03
 
-# Runs a step: rows, rows with logits, threads.
+# Runs a step with this many rows, rows with logits, and threads.
 Step = Callable[[int, int, int], object]
 
 
 def load_or_measure_policy(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> StepPolicy:
     """The policy by measured costs: those kept in load.state_dir, else measured now, which takes up to MEASURE_S.
 
-    Without a state_dir nothing is measured. The configuration's numbers come first. seq_ids, base_id: see `steps_of`.
+    Without a state_dir nothing is measured. The configuration's numbers come first. `steps_of` explains `seq_ids` and
+    `base_id`.
     """
     settings = load.settings
     return StepPolicy(
@@ -110,7 +111,7 @@ def measure(
 
 
 def _best(rows: int, seconds: dict[int, float]) -> StepCost:
-    """More threads than others only where they gain enough."""
+    """The cost with the best number of threads; more threads count as better only where they gain enough."""
     ordered = sorted(seconds.items())
     best_threads, best_s = ordered[0]
     for threads, taken_s in ordered[1:]:
