@@ -123,7 +123,7 @@ def _csv_values(text: str, name: str, *, is_labelled: bool) -> Iterator[tuple[st
 
 
 def _cell(text: str) -> Any:
-    """A number, true or false if the text is that in JSON, otherwise the text."""
+    """A number, true or false if the text is one in JSON, otherwise the text."""
     try:
         value = parse_json(text)
     except NotJsonError:

@@ -88,9 +88,10 @@ class Model:
         return next((student.name for student in self.students if task in student.tasks), None)
 
     def serves(self, task: str, *, has_own_model: bool, labels: Sequence[str], template: str) -> bool:
-        """Whether the bundle has a model for a task with these labels and this template. TaskBase has `has_own_model`.
+        """Whether the bundle has a model for a task with these labels and this template.
 
-        A trained model refuses other labels, and another template, with which fields mean something else.
+        TaskBase explains `has_own_model`. A trained model refuses other labels, and another template, with which fields
+        mean something else.
         """
 
         def is_trained_for(label_sets: Mapping[str, tuple[str, ...]], templates: Mapping[str, str]) -> bool:

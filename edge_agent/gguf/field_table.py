@@ -58,14 +58,14 @@ ErrorCode = _Number | str
 class InputField(_Checked):
     name: str
     edges: Annotated[tuple[_Number, ...], Field(min_length=1, max_length=_MAX_EDGES)] | None
-    """Of the bins of a number, rising, from the least to the greatest ordinary one of the training. None: the field is
-    a text."""
+    """The edges of a number's bins, rising, from the least to the greatest ordinary number of the training; None for a
+    text."""
     usual: tuple[_Number, _Number] | None = None
-    """A number's ordinary values, from the 1st to the 99th percentile. None: a text, or a model of an older version."""
+    """A number's ordinary values, from the 1st to the 99th percentile; None for a text, or in an older model."""
     accepted: tuple[_Number, _Number] | None = None
-    """The range beyond which a number is odd: all ordinary ones, and a margin. None: as for `usual`."""
+    """The range outside which a number is odd, which holds all ordinary ones and a margin; None as for `usual`."""
     codes: tuple[ErrorCode, ...] | None = None
-    """Of the table's codes, those that rows had in this field; the others are odd. None: all of them, or a text."""
+    """Those of the table's codes that rows had in this field; the others are odd. None for all, or for a text."""
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
@@ -90,7 +90,7 @@ class InputField(_Checked):
         return [self.missing, *(self.bins or [self._control("text")])]
 
     def parts(self, value: Any, codes: Sequence[ErrorCode] = ()) -> list[ControlToken | str]:
-        """The tokens and texts of a value of this field; None stands for a missing one. codes: FieldTable's."""
+        """The tokens and texts of a value of this field; None stands for a missing one. `codes` are the table's."""
         if self.edges is None:
             if value is None:
                 return [self.missing]
@@ -185,24 +185,24 @@ class TaskFields(_Checked):
     labels: tuple[str, ...]  # The answers that it scores; none where it writes an answer.
     fields: Annotated[tuple[str, ...], Field(min_length=1)]  # Their names, in the order of the prompt.
     together: UsualReadings | None = None
-    """How the numbers of its rows go together. None: it has no such numbers, or an older bundle."""
+    """How the numbers of its rows go together; None if it has no such numbers, or in an older bundle."""
     max_score: _Limit = None
     """An input is taken for one that is unlike training if the score of its numbers by `together` is higher."""
     most_strangeness: _Limit = None  # The same for an input whose texts are stranger than this.
     most_log_odds: _Limit = Field(default=None, exclude=True)
-    """Of an older bundle, which has a token for inputs unlike training; it has no effect."""
+    """A key of older bundles, which have a token for inputs unlike training; it has no effect."""
     required: tuple[str, ...] = ()  # The fields that every row of the training had.
     min_numbers: int = 0  # The fewest fields of numbers that a row of the training had.
     number: NumberBins | None = None  # Of its answers, where they are numbers.
     template: str | None = None
-    """The task's template in training, without which the fields mean something else. None: an older bundle's."""
+    """The task's template in training, without which the fields mean something else; None in an older bundle."""
     held_out: tuple[tuple[_Number, int, int], ...] = ()
-    """By score of the best label, of rows that training held out: how many were answered right, and how many in all."""
+    """For each score of the best label of held-out rows, how many rows were answered right, and how many in all."""
     held_out_odd: tuple[int, int] | None = None
-    """How many of them were unlike the training's or had an odd field, and how many there were. None: an older
-    bundle's."""
+    """How many held-out rows were unlike the training's or had an odd field, and how many there were; None in an older
+    bundle."""
     learnt: Annotated[str, Field(pattern=f"^([0-9a-f]{{{2 * FINGERPRINT_BYTES}}})*$")] | None = None
-    """The fingerprints of all inputs that the model learnt from, in hex. None: they are too many, or not known."""
+    """The fingerprints of all inputs that the model learnt from, in hex; None if they are too many, or not known."""
 
     @model_validator(mode="after")
     def _is_countable(self) -> Self:
@@ -287,7 +287,7 @@ class FieldTable(_Checked):
 
     @property
     def fingerprints(self) -> dict[str, bytes]:
-        """One after the other, the fingerprints of the inputs that each task was learnt from, where they are known."""
+        """The fingerprints of the inputs that each task was learnt from, one after the other, where they are known."""
         return {name: bytes.fromhex(task.learnt) for name, task in self.tasks.items() if task.learnt is not None}
 
     def with_held_out(
@@ -320,7 +320,7 @@ class FieldTable(_Checked):
         return None if number is None else self.answer_bins(task)[number.bin_of(answer)]
 
     def parts(self, task: str, values: Mapping[str, Any]) -> Iterator[ControlToken | str]:
-        """The prompt of one of `tasks`. values: those of the input, from `values_of`."""
+        """The prompt of one of `tasks` for an input's values, from `values_of`."""
         yield _task_control(task)
         for name in self.tasks[task].fields:
             yield from self._by_name[name].parts(values.get(name), self.codes)
@@ -329,7 +329,7 @@ class FieldTable(_Checked):
     def odd_fields(
         self, task: str, values: Mapping[str, Any], required: Sequence[str] | None = None
     ) -> tuple[OddField, ...]:
-        """The fields of an input that are as in no row of the training. required: instead of the task's."""
+        """The fields of an input that are as in no row of the training. `required` replaces the task's."""
         task_fields = self.tasks[task]
         fields = [self._by_name[name] for name in task_fields.fields]
         odd = {each.name: why for each in fields if (why := each.oddity(values.get(each.name), self.codes))}
@@ -355,7 +355,7 @@ class FieldTable(_Checked):
         }
 
     def rare_fields(self, task: str, values: Mapping[str, Any]) -> dict[str, str]:
-        """Of the numbers of an input, those that have no usual value, and what they have instead."""
+        """The numbers of an input that have no usual value, and what they have instead."""
         fields = (self._by_name[name] for name in self.tasks[task].fields)
         states = {
             each.name: each.rarity(values.get(each.name), self.codes) for each in fields if each.usual is not None
@@ -370,16 +370,17 @@ class FieldTable(_Checked):
 
 
 def check_has_field(names: Collection[str], values: Mapping[str, Any], text: str) -> None:
-    """values: those of `text`. Raises Refusal(bad_field) unless they have one of the fields that a model reads."""
+    """Raises Refusal(bad_field) unless the values of `text` have one of the fields that a model reads."""
     if not values.keys() & set(names):
         wanted = ", ".join(name or "a text" for name in names)
         raise Refusal(Code.BAD_FIELD, f"input: should have one of {wanted}, which the model reads (got {shown(text)})")
 
 
 def strangeness(lengths: Iterable[int]) -> float:
-    """How much the worst run of short tokens in the texts stands out, in standard errors. lengths: bytes of each token.
+    """How much the worst run of short tokens in the texts stands out, in standard errors.
 
-    Words of the training rows are single tokens. Other words, languages and scripts fall into pieces of few bytes.
+    `lengths` are those of the tokens in bytes. Words of the training rows are single tokens. Other words, languages and
+    scripts fall into pieces of few bytes.
     """
     run = worst = total = 0.0
     for length in lengths:
@@ -394,7 +395,7 @@ def _task_control(name: str) -> ControlToken:
 
 
 def values_of(text: str) -> dict[str, Any]:
-    """The fields of an input as a template prints it: an object's keys, those of objects in it after a dot.
+    """The fields of an input as a template prints it. They are an object's keys, those of objects in it after a dot.
 
     Those that say nothing, null or a blank text, are left out.
     """
@@ -408,7 +409,7 @@ def values_of(text: str) -> dict[str, Any]:
 
 
 def fingerprint(text: str) -> bytes:
-    """Of an input as a template prints it: the same for the same values in any order, however a number is written."""
+    """The fingerprint of an input as a template prints it, however its values are ordered and its numbers written."""
     values = {name: value for name, value in values_of(text).items() if name not in ROW_KEYS}
     numbers = {name: number_of(value) for name, value in values.items()}
     canonical = [[name, values[name] if numbers[name] is None else numbers[name]] for name in sorted(values)]
@@ -416,7 +417,7 @@ def fingerprint(text: str) -> bytes:
 
 
 def fingerprints_of(texts: Iterable[str]) -> str | None:
-    """As TaskFields.learnt."""
+    """The fingerprints of these inputs for TaskFields.learnt."""
     distinct = sorted({fingerprint(text) for text in texts})
     return None if len(distinct) > MAX_FINGERPRINTS else b"".join(distinct).hex()
 

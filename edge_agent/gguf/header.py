@@ -186,7 +186,7 @@ class _Reader:
         self._file.seek(self.offset)
 
     def skip_strings(self, count: int, what: str) -> None:
-        # Each has a length of eight bytes at least. A vocabulary has 300,000 of them: no calls of methods here.
+        # Each has a length of eight bytes at least. A vocabulary has 300,000 of them, so no methods are called here.
         self._check(self.offset + count * _COUNT64.size)
         read, seek, offset = self._file.read, self._file.seek, self.offset
         length_of, width = _COUNT64.unpack, _COUNT64.size

@@ -46,7 +46,7 @@ _MUST_BE_ZERO = (
 )
 # How a model that `edge-convert train` made reads an input.
 FIELDS_KEY = "edge-agent.fields"
-# Of how many tokens the vocabulary is a part, if `edge-convert --vocabulary` cut it.
+# The size of the whole vocabulary, if `edge-convert --vocabulary` cut it.
 ALL_TOKENS_KEY = "edge-agent.all_tokens"
 _TEMPLATE = "tokenizer.chat_template"
 _VOCABULARY, _ID = "tokenizer.ggml.", "_token_id"
@@ -59,7 +59,7 @@ _NOT_OF_BYTES = ("gemma4", "granite-embed-multi-311m", "sarvam-moe", "whitespace
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    quantization: str  # llama.cpp's name for the mix of types, else the type of most bytes.
+    quantization: str  # llama.cpp's name for the mix of types, otherwise the type of most bytes.
     context_length: int
     tokens: int  # The size of its vocabulary.
     all_tokens: int  # The size of its checkpoint's vocabulary, of which its own may be a part.
@@ -97,7 +97,7 @@ def read_model_facts(path: Path) -> ModelFacts:
 
 
 def _bytes_per_token(header: Header) -> int:
-    """All matrices, except an embedding that is not also the output matrix: a step reads only single rows of it."""
+    """The bytes of all matrices but an embedding that is not also the output; a step reads only a few rows of that."""
     has_output = any(tensor.name == "output.weight" for tensor in header.tensors)
     skipped = "token_embd.weight" if has_output else None
     return sum(tensor.nbytes for tensor in header.tensors if len(tensor.shape) > 1 and tensor.name != skipped)

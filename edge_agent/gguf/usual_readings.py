@@ -1,7 +1,7 @@
 """What usual readings look like, for tasks of the kind `unusual`: the content of a bundle's student-NAME.json.
 
-A field table has the same of the rows that a trained task has learnt from. `edge-convert train` writes it; numbers and
-names only. engine/usual.py compares readings with it.
+A field table has the same of the rows that a trained task has learnt from. `edge-convert train` writes it, as numbers
+and names only. engine/usual.py compares readings with it.
 """
 
 from typing import Annotated, Literal, Self
@@ -16,7 +16,7 @@ MAX_FIELDS = 400
 MAX_COMPONENTS = 32
 MAX_SCORES = 20_000
 MAX_CODES = 100
-# The share of gaps, texts and values that no row of the training has: a reading with one is always unusual.
+# The share of gaps, texts and values that no row of the training has, so that a reading with one is always unusual.
 UNSEEN = 1e-12
 # Sums of these are finite.
 _Number = Annotated[float, Field(ge=-1e200, le=1e200)]

@@ -18,7 +18,7 @@ To add one, write its module beside this one, name it below and describe what ca
 * If people may say what its answers should have been (`takes_feedback`), a subclass of learning/keeper, which
   learning/learning lists.
 * If `edge-convert train` is to judge it other than as one of `choices`, convert/learning/training, quality and report
-  have to change.
+  need changes.
 
 tests/test_architecture.py lists the files that name a kind beside its own: the fewer, the better.
 """
