@@ -103,7 +103,7 @@ def open_model(key: str, path: Path, trust: Trust = _TRUST_ANY, chat_templates: 
 
 
 def path_fault(path: Path) -> str | None:
-    """Why there can be no model at this path; None = there may be a sound one. Reads no file."""
+    """Why there can be no model at this path; None if there may be a sound one. Reads no file."""
     if is_echo(path):
         return None
     try:
@@ -144,7 +144,7 @@ def content_fault(path: Path, trust: Trust = _TRUST_ANY, chat_templates: Sequenc
 
 
 def _unsigned_fault(path: Path, trust: Trust) -> str | None:
-    """With a key, only a bundle can open: nothing else has a signature."""
+    """With a key, only a bundle can open, because nothing else has a signature."""
     if not trust.keys or (path.is_dir() and not is_echo(path)):
         return None
     return f"{shown_path(path)} should be a signed bundle, because `public_key` is set"
@@ -224,7 +224,7 @@ def _open_path(key: str, path: Path, trust: Trust, chat_templates: Sequence[str]
 
 
 def listed_weights(path: Path) -> str | None:
-    """The hashes of a bundle's weights as its manifest lists them; None = the path holds no sound bundle."""
+    """The hashes of a bundle's weights as its manifest lists them; None if the path holds no sound bundle."""
     try:
         manifest = _check_manifest(path.resolve(), _TRUST_ANY).manifest
     except (ModelError, OSError):

@@ -29,7 +29,7 @@ FILE = "canaries.json"
 SCHEMA: Literal[1] = 1
 MAX_BYTES = 1_000_000
 MAX_CANARIES = 100
-# Agents before 0.3 do not know them: they are written only where a task has examples.
+# Agents before 0.3 do not know them, so they are written only where a task has examples.
 _EXAMPLES = {"examples", "examples_as"}
 _CPU_S = 2.0
 _MEMORY_BYTES = 128_000_000
@@ -90,7 +90,7 @@ class Canary(_Part):
 
 
 def _check_task_table(value: object) -> object:
-    """Refuses the name of a file: it would be read from this machine."""
+    """Refuses the name of a file, which would be read from this machine."""
     if isinstance(value, dict) and (kind := kind_of(value)) is not None:
         for key in kind.file_keys:
             if not isinstance(value.get(key, {}), dict):
@@ -107,7 +107,7 @@ class RecordedAnswers(_Part):
     canaries: Annotated[tuple[Canary, ...], Field(min_length=1, max_length=MAX_CANARIES, strict=False)]
 
     def difference(self, index: int, event: Finished | Failed) -> str | None:
-        """How an answer differs from the recorded one; None = it does not."""
+        """How an answer differs from the recorded one; None if it does not."""
         canary = self.canaries[index]
         found = _prompt_difference(canary.prompt, event) or _difference(canary.answer, event, self.tolerances)
         return None if found is None else f"canaries[{index}] ({canary.task}): {found}"
@@ -244,16 +244,16 @@ _RENDERED = TypeAdapter(RenderedCanaries)
 
 
 def read_canaries(path: Path) -> RenderedCanaries:
-    """The content of a canaries.json, read in a process of its own: its Jinja templates come from the bundle's maker.
+    """The content of a canaries.json. It is read in a process of its own, as the bundle's maker wrote its templates.
 
-    The sandbox bounds neither loops nor what they build. Raises CanaryError, OSError.
+    Jinja's sandbox bounds neither loops nor what they build. Raises CanaryError, OSError.
     """
     with path.open("rb") as file:
         return _render_in_child(file.read(MAX_BYTES + 1))
 
 
 def find_canaries(source: Path) -> RenderedCanaries | None:
-    """The canaries of a bundle; None = it has none, or the source is a bare .gguf. Raises as `read_canaries`."""
+    """The canaries of a bundle; None if it has none, or the source is a bare .gguf. Raises CanaryError, OSError."""
     return read_canaries(source / FILE) if (source / FILE).is_file() else None
 
 

@@ -1,6 +1,6 @@
 """The model in force is asked its canaries again while the board is idle; differing answers raise an alarm.
 
-Belongs to the agent's thread; the canaries are read in the background. now: seconds of the monotonic clock.
+Belongs to the agent's thread; the canaries are read in the background. `now` is in seconds of the monotonic clock.
 """
 
 import logging
@@ -23,7 +23,7 @@ RETRY_S = 10.0
 
 
 class CanaryWatch:
-    """Asks canaries one at a time: requests that run side by side may be rounded differently."""
+    """Asks canaries one at a time, because requests that run side by side may be rounded differently."""
 
     def __init__(self, interval_s: float, supervisor: Supervisor, report: Callable[[str | None], None]) -> None:
         """
@@ -43,7 +43,7 @@ class CanaryWatch:
         self._differences: list[str] = []
 
     def on_worker_ready(self, now: float, *, was_asked: bool) -> None:
-        """A new worker answers. was_asked: a switch has just asked its canaries."""
+        """To be called when a new worker answers. `was_asked` says that a switch has just asked its canaries."""
         model = self._supervisor.model
         if self._is_asking and not self._is_cancelled:
             log.warning("the worker ended at a canary: the next is asked in %.0f s", self._interval_s)
@@ -78,7 +78,7 @@ class CanaryWatch:
         self._supervisor.ask_canary(canaries.requests[self._asked])
 
     def receive(self, answer: WorkerAnswer, now: float) -> None:
-        """The end of the canary that runs."""
+        """Takes the end of the canary that runs."""
         canaries = self._reading.result() if self._is_asking and self._reading is not None else None
         if canaries is None:
             return

@@ -11,7 +11,7 @@ from edge_agent.core.config import Config
 from edge_agent.core.model import Model, ModelError
 from edge_agent.models.record import open_in_force
 
-# The first and the longest pause: each attempt may read every byte of the model.
+# The first and the longest pause. Each attempt may read every byte of the model.
 RETRY_AFTER_S = (5.0, 60.0)
 
 

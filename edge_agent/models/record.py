@@ -43,7 +43,7 @@ class Record(BaseModel):
 
 
 def read_record(config: Config) -> Record | None:
-    """The switch in force; None = there was none, or it is void, or the file cannot be read."""
+    """The switch in force; None if there was none, it is void, or the file cannot be read."""
     record = _read_file(config.state_dir / FILE)
     return record if record is not None and record.configured == config.models["default"].path else None
 
@@ -140,7 +140,7 @@ def open_or_placeholder(config: Config) -> tuple[Model, str | None]:
 
 
 def without_config_key(error: ModelError) -> str:
-    """What is wrong with the model, without the key that names it: a switch may have named it, too."""
+    """What is wrong with the model, without the key that names it, because a switch may have named it, too."""
     return str(error).removeprefix("models.default.path: ")
 
 

@@ -1,6 +1,6 @@
 """The list of revocations is read each minute, so that an alarm tells what a new one means for the model in force.
 
-Belongs to the agent's thread; the files are read in the background. now: seconds of the monotonic clock.
+Belongs to the agent's thread; the files are read in the background. `now` is in seconds of the monotonic clock.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ INTERVAL_S = 60.0
 
 
 class RevocationWatch:
-    """A model that is revoked while it runs goes on: it does not open at the next start."""
+    """A model that is revoked while it runs goes on, but does not open at the next start."""
 
     def __init__(
         self, config: Config, supervisor: Supervisor, report: Callable[[str | None, str | None], None]
     ) -> None:
-        """report: gets the fault of the list, and why the model in force must not be used; None where all is well."""
+        """`report` gets the fault of the list, and why the model in force must not be used; None where all is well."""
         self._config = config
         self._supervisor = supervisor
         self._report = report

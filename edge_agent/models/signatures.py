@@ -68,7 +68,7 @@ def read_public_key(file: Path) -> PublicKey:
 
 
 def public_key_fault(file: Path) -> str | None:
-    """Why the file holds no usable key; None = it does."""
+    """Why the file holds no usable key; None if the key is usable."""
     try:
         read_public_key(file)
     except KeyFileError as error:

@@ -82,7 +82,7 @@ class ModelSwitch:
     def __init__(
         self, config: Config, supervisor: Supervisor, dispatcher: Dispatcher, spare_mb: Callable[[float], float | None]
     ) -> None:
-        """spare_mb: gives the memory that can be taken before the board is short of it, if that is known."""
+        """`spare_mb` gives the memory that can be taken before the board is short of it, if that is known."""
         self._config = config
         self._supervisor = supervisor
         self._dispatcher = dispatcher
@@ -112,7 +112,7 @@ class ModelSwitch:
         return {"previous": previous, "changed_at": changed_at, "changed_by": changed_by}
 
     def start(self, bundle: str, *, allow_downgrade: bool, by: str | None = None) -> bool:
-        """Starts a switch to a folder in models_dir. False: this model runs already. Raises CommandError."""
+        """Starts a switch to a folder in models_dir; False if this model runs already. Raises CommandError."""
         source = self._config.models_dir / bundle
         # Path.is_dir raises for a name that is too long.
         if not os.path.isdir(source):  # noqa: PTH112
@@ -135,7 +135,7 @@ class ModelSwitch:
             raise CommandError(CommandCode.SWITCHING, "another switch is still under way")
         model = self._supervisor.model
         with suppress(OSError):
-            # A fallback is not in force yet, because the record names another model: it is switched to like any other.
+            # A fallback is not in force yet, since the record names another model. It is switched to like any other.
             if model.source == attempt.source and not model.is_fallback and model.is_unchanged():
                 return False
         log.info("model %s starts source=%s", attempt.how, shown_path(attempt.source))
@@ -162,7 +162,7 @@ class ModelSwitch:
         return None
 
     def stop(self, now: float) -> SwitchFailed | None:
-        """The agent ends: what is not in force is given up."""
+        """For the end of the agent; what is not in force is given up."""
         self._now = now
         if self._attempt is None:
             return None
@@ -265,7 +265,7 @@ class ModelSwitch:
         def write() -> None:
             if not model.is_unchanged():
                 raise CommandError(CommandCode.NOT_RECORDED, "the bundle was changed while it was being loaded")
-            # Loading takes minutes: a newer list may have come.
+            # Loading takes minutes, in which a newer list may have come.
             trust = read_trust(self._config.models["default"], self._config.state_dir)
             if revocation := trust.revocation(model.manifest_sha256, model.signed_by):
                 raise CommandError(CommandCode.REVOKED, f"bundle: {revocation}")
@@ -328,7 +328,7 @@ class ModelSwitch:
 
 
 def needed_mb(new: Model, old: Model, worker_mb: float | None) -> float:
-    """Memory for a worker of the new model, in MB. worker_mb: what the old one's holds; None = there is none."""
+    """Memory for a worker of the new model, in MB. The old model's worker holds `worker_mb`, None without a worker."""
     if worker_mb is None or not old.size_bytes:
         return new.likely_worker_mb
     return worker_mb * max(1.0, new.size_bytes / old.size_bytes)

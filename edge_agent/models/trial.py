@@ -33,6 +33,9 @@ def load_and_run_canaries(worker: WorkerClient, canaries: RenderedCanaries | Non
 def load_and_ask(
     worker: WorkerClient, canaries: RenderedCanaries | None, requests: Iterable[EngineRequest]
 ) -> tuple[Ready, list[str], list[Answered]]:
-    """Then asks these requests, too, if no canary differs; gives their answers. Raises WorkerError."""
+    """Does as `load_and_run_canaries`. If no canary differs, asks these requests and gives their answers, too.
+
+    Raises WorkerError.
+    """
     ready, differences = load_and_run_canaries(worker, canaries)
     return ready, differences, [] if differences else [worker.ask(request) for request in requests]

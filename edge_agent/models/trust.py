@@ -39,9 +39,9 @@ class Revocations(BaseModel):
     schema_version: Literal[1] = Field(alias="schema")
     number: Annotated[int, Field(ge=1, lt=1 << 53)]
     manifests: Annotated[tuple[Sha256, ...], Field(strict=False)]
-    """Of the bytes of each manifest.json."""
+    """The hashes of manifest.json files."""
     keys: Annotated[tuple[Sha256, ...], Field(strict=False)]
-    """Of the 32 bytes of each public key."""
+    """The hashes of the 32 bytes of public keys."""
     reason: Annotated[str, StringConstraints(max_length=200)] | None = None
 
 
@@ -59,7 +59,7 @@ class Trust:
     """Where there are keys, a bundle of an older version does not open."""
 
     def revocation(self, manifest_sha256: str | None, key_sha256: str | None) -> str | None:
-        """Why a bundle with this manifest, signed with this key, must not be used; None = it may be."""
+        """Why a bundle with this manifest, signed with this key, must not be used; None if it may be."""
         listed = self.revocations
         if listed is None:
             return None
@@ -81,7 +81,7 @@ def read_keys(files: Iterable[tuple[str, Path]]) -> tuple[PublicKey, ...]:
 
 
 def read_trust(configured: ModelConfig, state_dir: Path | None = None) -> Trust:
-    """What the configuration names. state_dir: None = without a kept list. Raises ModelError for a faulty key."""
+    """What the configuration names; without `state_dir`, no kept list counts. Raises ModelError for a faulty key."""
     keys = read_keys((f"models.default.{name}", file) for name, file in configured.key_files.items())
     if configured.revocations is None:
         return Trust(keys)
@@ -100,7 +100,7 @@ def read_trust(configured: ModelConfig, state_dir: Path | None = None) -> Trust:
 
 
 def read_revocations(file: Path, keys: Iterable[PublicKey], kept: Revocations | None) -> Revocations:
-    """A list that one of these keys signed. kept: the kept list. Raises RevocationsError."""
+    """A list that one of these keys signed, and that is not older than `kept`. Raises RevocationsError."""
     revoked = () if kept is None else kept.keys
     try:
         if not file.is_file():
@@ -146,7 +146,7 @@ def keep_revocations(state_dir: Path, trust: Trust) -> None:
 
 
 def _is_newer(listed: Revocations, kept: Path) -> bool:
-    """Another thread may have kept a newer list since this one was read."""
+    """Whether this list is newer than the kept one, which another thread may have replaced since this one was read."""
     try:
         before = _read_kept(kept)
     except RevocationsError:
