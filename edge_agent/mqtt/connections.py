@@ -26,16 +26,16 @@ SUBSCRIPTIONS_FILE = "subscriptions-1.json"
 class Connections:
     """Belongs to the agent's thread; the network threads call `deliver` and `will`.
 
-    data: requests, readings and replies. control: commands and everything that the board reports of itself. There are
-    two because Receive Maximum counts per connection: requests must not starve a command.
+    `data` carries requests, readings and replies, `control` commands and everything that the board reports of itself.
+    There are two because Receive Maximum counts per connection, and requests must not starve a command.
     """
 
     def __init__(
         self, config: Config, deliver: Callable[[LinkEvent], None], will: Callable[[], Publication], now: float
     ) -> None:
         prefix = f"{config.device.site}.{config.device.id}"
-        # It starts clean each time: commands that came while it was down are stale.
-        # RabbitMQ (4.0), where pools are, does not retain a will that it delays: a dead board would stay online.
+        # It starts clean each time, because commands that came while it was down are stale.
+        # RabbitMQ (4.0), where pools are, does not retain a will that it delays, so a dead board would stay online.
         delay_s = WILL_DELAY_S if config.pool is None else 0
         self.control = MqttLink(f"{prefix}.control", config.mqtt, deliver, will=will, will_delay_s=delay_s)
         self.data = MqttLink(
@@ -53,7 +53,7 @@ class Connections:
         self._received = self._ignored = 0
         self._data_lost_at: float | None = now
         self._control_connected_at: float | None = None
-        # Why each link cannot connect: logged once, not at each attempt.
+        # Why each link cannot connect, which is logged once, not at each attempt.
         self._logged: set[tuple[MqttLink, str]] = set()
 
     def start(self) -> None:
@@ -61,7 +61,7 @@ class Connections:
         self.data.start()
 
     def subscribe(self, config: Config) -> None:
-        """To this configuration's requests, readings, commands, state and Home Assistant; and to nothing else."""
+        """Subscribes to this configuration's requests, readings, commands, state and Home Assistant, nothing else."""
         filters = {config.topics.all_commands, config.topics.state}
         if config.homeassistant.enabled:
             filters.add(discovery_status(config.homeassistant.prefix))
@@ -94,7 +94,7 @@ class Connections:
         return {link.client_id: link.is_network_thread_alive for link in self._links}
 
     def publish_if_connected(self, publication: Publication) -> None:
-        """For what is true only now: the next connection starts with the values of that time."""
+        """For what is true only now. The next connection starts with the values of its own time."""
         if self.control.is_connected:
             self.control.publish(publication)
 
@@ -138,11 +138,11 @@ class Connections:
                 link.reconnect()
 
     def data_lost_s(self, now: float) -> float | None:
-        """How long the data connection is down; None = it is not."""
+        """How long the data connection has been down; None if it is not."""
         return None if self._data_lost_at is None else now - self._data_lost_at
 
     def as_health(self, now: float, *, postponed: int, lost: int) -> dict[str, Any]:
-        """postponed: replies that the broker does not take now. lost: replies that no topic takes."""
+        """`postponed` counts the replies that the broker does not take now, `lost` those that no topic takes."""
         links = self._links
         return {
             "mqtt": {
@@ -162,7 +162,7 @@ class Connections:
         # When a broker comes back, the data connection has this time to follow the control connection.
         control_since = self._control_connected_at or 0.0
         is_data_lost = lost_at is not None and now - max(lost_at, control_since) >= DATA_LOST_AFTER_S
-        # Copies: the network threads add to these.
+        # Copies, because the network threads add to these.
         ends = [ended_at for link in links for ended_at in tuple(link.disconnects)]
         refusals = [refused_at for link in links for refused_at, _ in tuple(link.outbox.refusals)]
         return {

@@ -132,8 +132,8 @@ class MqttLink:
         self.limits: dict[str, Any] = {}  # what the CONNACK of MQTT 5 says, by paho's names of the properties
         self.delays_tcp_acks = False  # as the kernel does for clients that set nothing
         self.connects = 0
-        # When the broker last sent anything, in seconds of the monotonic clock: while it lives, in each keepalive at
-        # least the answer to a ping.
+        # When the broker last sent anything, in seconds of the monotonic clock. While it lives, it sends at least the
+        # answer to a ping in each keepalive.
         self.heard_at = 0.0
         self.disconnects: deque[float] = deque(maxlen=16)  # seconds of the monotonic clock
         self._config = config
@@ -225,12 +225,12 @@ class MqttLink:
         """Breaks the connection, to connect to the broker of the link that this one follows."""
         connection: Any = self._client.socket()
         if connection is not None and self.is_connected:
-            # The plain socket: the network thread may be reading through TLS.
+            # The plain socket, because the network thread may be reading through TLS.
             with suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def publish(self, publication: Publication) -> int | None:
-        """Sends a message, or queues it while offline. Gives its number, for `outbox.take_results`. None = dropped."""
+        """Sends a message, or queues it while offline. Gives its number for `outbox.take_results`, None if dropped."""
         return self.outbox.publish(publication)
 
     def acknowledge(self, received: Received) -> None:
@@ -347,7 +347,7 @@ class MqttLink:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, not self.delays_tcp_acks)
 
     def _set_back_off(self, *, is_taken_over: bool = False) -> None:
-        # paho doubles its delay but has no jitter: fifty boards would reconnect to a returning broker in step.
+        # paho doubles its delay but has no jitter, so fifty boards would reconnect to a returning broker in step.
         shortest, longest = BACK_OFF_S
         if is_taken_over:
             # Two agents with one name would otherwise disconnect each other every second, and lose requests each time.
@@ -359,5 +359,5 @@ class MqttLink:
 
 
 def _disable_nagle(_client: object, _data: object, connection: Any) -> None:
-    # Nagle's algorithm holds a reply back until the broker's kernel has acknowledged the packet before: up to 40 ms.
+    # Nagle's algorithm holds a reply back until the broker's kernel has acknowledged the previous packet, up to 40 ms.
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -47,13 +47,13 @@ class PublishResult(StrEnum):
 
 
 class Outbox:
-    """Messages have paho's packet numbers. max_packet_bytes: as configured; the broker may allow less."""
+    """Messages have paho's packet numbers. The broker may allow less than `max_packet_bytes`, the configured limit."""
 
     def __init__(
         self, client: paho.Client, max_packet_bytes: int | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.published = self.dropped = 0
-        # Messages that the broker refused for good or broke connections on: when (seconds of the clock), and its words.
+        # For messages that the broker refused for good or broke connections on, when (seconds of the clock) and why.
         self.refusals: deque[tuple[float, str]] = deque(maxlen=16)
         self._client = client
         # By packet number, in the order in which paho sends.
@@ -71,7 +71,7 @@ class Outbox:
         # When the message that waits first was sent on this connection.
         self._first_sent_at = 0.0
         self._found_stuck_at = 0.0
-        # By topic: from which size on messages are unsendable, and until when.
+        # For each topic, from which size on messages are unsendable, and until when.
         self._barred: dict[str, tuple[int, float]] = {}
 
     def __len__(self) -> int:
@@ -95,7 +95,7 @@ class Outbox:
         return len(topic) + len(message.payload) + len(packed) + _OVERHEAD_BYTES
 
     def publish(self, publication: Publication) -> int | None:
-        """Sends a message, or queues it while offline. Gives its packet number, for `take_results`. None = dropped."""
+        """Sends a message, or queues it while offline. Gives its packet number for `take_results`, None if dropped."""
         if not self.can_send(publication):
             self._log_drop(publication, "the broker accepts none of this size there")
         elif publication.qos and len(self) >= MAX_QUEUED:
@@ -107,7 +107,7 @@ class Outbox:
         return None
 
     def _hand_over(self, publication: Publication) -> int | None:
-        """None: the topic is bad (logged), or at QoS 0 there is no connection."""
+        """None if the topic is bad, which is logged, or if at QoS 0 there is no connection."""
         arguments = (publication.topic, publication.payload, publication.qos, publication.retain)
         properties = self._properties(publication)
         try:
@@ -144,7 +144,7 @@ class Outbox:
         self._end(number, PublishResult.CONFIRMED)
 
     def on_refused(self, number: int, result: PublishResult, words: str) -> None:
-        """words: the broker's reason."""
+        """`words` are the broker's reason."""
         message = self._waiting.get(number)
         log.error("the broker refuses a message topic=%r: %s", cut(message.topic) if message else "?", words)
         if result is not PublishResult.POSTPONED:

@@ -30,14 +30,14 @@ class Subscriptions:
         return sorted(text for text in self.wanted if self.answers.get(text) is not None)
 
     def replace(self, filters: Iterable[str], former: Iterable[str] = ()) -> None:
-        """Wants these from now on, at this and later connections. former: filters of an earlier process."""
+        """Wants these from now on, at this and later connections. `former` are filters of an earlier process."""
         wanted = frozenset(filters)
         with self._lock:
             added = wanted - self.wanted
             self.former = self.former.union(self.wanted, former) - wanted
             self.wanted = wanted
             if self._is_connected:
-                # First what is new: a topic that an old and a new filter match keeps a subscription.
+                # What is new comes first, so that a topic that an old and a new filter match keeps a subscription.
                 self._send(added, self.former)
 
     def on_connected(self) -> None:
@@ -50,7 +50,7 @@ class Subscriptions:
         self._is_connected = False
 
     def on_answer(self, number: int, refusal: str | None) -> None:
-        """A SUBACK. refusal: the broker's words, None = granted."""
+        """Takes a SUBACK. `refusal` is in the broker's words, None if it granted the filter."""
         topic_filter = self._subscribing.pop(number, None)
         if topic_filter is None:
             return

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 # shorter than this.
 ANSWER_SILENCE_S = 120.0
 _TAIL_LINES = 20
-# From the end of its output to the end of the process; then it is killed.
+# How long a worker may take from the end of its output to its own end; then it is killed.
 _END_S = 5.0
 
 
@@ -32,7 +32,7 @@ class WorkerExited:
     """The last event of a worker."""
 
     returncode: int
-    """0 after `stop`; minus the signal's number if a signal ended it."""
+    """0 after `stop`; the negative number of the signal if one ended it."""
     log_tail: tuple[str, ...]
     """Its last lines on standard error."""
 
@@ -43,7 +43,7 @@ class WorkerProcess:
     def __init__(self, load: Load, deliver: Callable[[WorkerProcess, Event | WorkerExited], None]) -> None:
         """Raises OSError if the process cannot be started.
 
-        deliver: called from a thread of this object with each event in order, the last being exactly one WorkerExited.
+        A thread of this object calls `deliver` with each event in order, the last being exactly one WorkerExited.
         """
         self._deliver = deliver
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -109,7 +109,7 @@ class WorkerProcess:
             try:
                 event = decode_event(line)
             except ValidationError:
-                # The line was cut by the worker's death, or it is our bug: nothing after it can be trusted.
+                # The line was cut by the worker's death, or it is our bug, so nothing after it can be trusted.
                 log.exception("worker %d wrote a line that is no event: %r", process.pid, line[:200])
                 process.kill()
                 break

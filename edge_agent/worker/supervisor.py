@@ -31,7 +31,7 @@ STABLE_AFTER_S = 60.0
 SILENT_AFTER_S = 30.0
 # How much memory a worker may hold beyond all that it had allocated when it became ready. Answers need less.
 GROWTH_MIB = 256.0
-# A worker that holds more is replaced at most this often: a bound that is too small must not stop the service.
+# A worker that holds more is replaced at most this often, because a bound that is too small must not stop the service.
 REPLACED_EVERY_S = 3600.0
 # Requests count from 1. One canary runs at a time.
 _CANARY_ID = 0
@@ -92,9 +92,9 @@ WorkerEvent = pipe.Event | WorkerExited | CanaryAnswered
 
 
 class Supervisor:
-    """Keeps one worker running. Belongs to the agent's thread; now: seconds of the monotonic clock.
+    """Keeps one worker running. Belongs to the agent's thread; `now` is in seconds of the monotonic clock.
 
-    deliver: puts an event of any worker into the agent's inbox, which gives it to `receive`.
+    `deliver` puts an event of any worker into the agent's inbox, which gives it to `receive`.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class Supervisor:
         self.restarts = 0
         # How the latest worker ended, or why it could not be started.
         self.last_end: str | None = None
-        # When the next worker is started; None = there is one, or there will be none.
+        # When the next worker is started; None if there is one, or there will be none.
         self.restart_at: float | None = None
         # The first worker could not load the model, or its files are gone, so no other is started until `load`.
         self.has_given_up = False
-        # The model's files are not those that were verified: the next start of the agent verifies them.
+        # The model's files are not those that were verified; the next start of the agent verifies them.
         self.has_changed_files = False
         self.throughput = Throughput()
         self._config = config
@@ -121,7 +121,7 @@ class Supervisor:
         self._outgrown_at = -math.inf
         # When `restart_or_kill` was last called.
         self._watched_at = math.inf
-        # From the start of a process to its first answer; None = no worker was ever ready.
+        # From the start of a process until its model answered, without measurements; None if no worker was ever ready.
         self._reload_s: float | None = None
 
     @property
@@ -141,7 +141,7 @@ class Supervisor:
 
     @property
     def next_ready_at(self) -> float | None:
-        """While a restart is due: when the next worker is likely to answer. None = unknown, or there will be none."""
+        """When the next worker is likely to answer; None if none is due, or that is unknown."""
         return None if self.restart_at is None or self._reload_s is None else self.restart_at + self._reload_s
 
     @property
@@ -224,7 +224,7 @@ class Supervisor:
         self.send(pipe.SetTasks(tasks=prefixes))
 
     def receive(self, message: FromWorker, now: float) -> WorkerEvent | None:
-        """What the agent acts on; None = another worker than the current one has sent it."""
+        """What the agent acts on; None if it came from a worker other than the current one."""
         event = message.event
         if self._current is None or message.worker is not self._current.process:
             return None
@@ -289,7 +289,7 @@ class Supervisor:
         try:
             self.has_changed_files = not self.model.is_unchanged()
         except OSError as error:
-            # Deleted, or their disk is gone: other starts would end the same way.
+            # Deleted, or their disk is gone, so other starts would end the same way.
             self.has_given_up = True
             self.last_end = f"{shown_path(Path(error.filename))} cannot be opened: {error.strerror}"
             return self.last_end
@@ -316,7 +316,7 @@ class Supervisor:
         self.set_prefixes(self._prefixes)
 
     def retire(self) -> bool:
-        """Ends the current worker, which is idle, with no other in its place. False: none was there or due."""
+        """Ends the current worker, which is idle, and starts no other; False if none was there or due."""
         had_worker = self._current is not None or self.restart_at is not None
         self.restart_at = None
         if self._current is not None:

@@ -7,7 +7,7 @@ from edge_agent.core.pipe import Progress
 
 @dataclass(slots=True)
 class Throughput:
-    """Totals over all workers, and the rates of the latest interval that had such work; None = there was none yet."""
+    """Totals over all workers, and the rates of the latest interval with such work; None if there was none yet."""
 
     prompt_tokens_total: int = 0
     completion_tokens_total: int = 0
@@ -20,7 +20,7 @@ class Throughput:
 
     @property
     def computed_tokens(self) -> int:
-        """Of prompts and answers, without those that came from a cache."""
+        """The tokens of prompts and answers, without those that came from a cache."""
         return self.prompt_tokens_total - self.cached_tokens_total + self.completion_tokens_total
 
     def on_worker_ready(self) -> None:
