@@ -58,7 +58,7 @@ class Chip(Device):
                 label = ""
             if label in _MODULE_INPUTS:
                 return measured(self._channel_watts(channel), Scope.MODULE, f"ina3221 {label}")
-            # Not connected, or switched off.
+            # A channel that is not connected or switched off does not count.
             if not re.search(r"\bNC\b", label) and read_integer_if_exists(self.folder / f"in{channel}_enable") != 0:
                 watts.append(self._channel_watts(channel))
         return measured(sum(watts), Scope.RAILS, "ina3221") if watts else None

@@ -85,7 +85,7 @@ class Moment:
     wall_s: float  # Since 1970.
 
     def on_clock_of(self, now: Moment) -> float:
-        """In seconds of the monotonic clock of `now`; negative if it was before this boot.
+        """The moment in seconds of the monotonic clock of `now`; negative if it was before this boot.
 
         After another boot only the time of day places it. Where that is unknown, it counts as the start of this boot.
         """

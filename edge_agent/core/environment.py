@@ -29,7 +29,7 @@ def cores() -> int:
 
 
 def child_environment() -> dict[str, str]:
-    """For a child process of ours, so that it can import what this one can, from any working directory."""
+    """The variables for a child process of ours, so that it can import what this one can from any working directory."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 

@@ -32,7 +32,7 @@ def read_if_exists(path: Path) -> bytes | None:
 
 
 def sha256_of(path: Path) -> str:
-    """In hex. Raises OSError."""
+    """The file's hash, in hex. Raises OSError."""
     with path.open("rb", buffering=0) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -61,7 +61,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]], *, force: bool) -> No
 
 
 def read_text(path: Path) -> str:
-    """Without a byte order mark. Raises RowsError."""
+    """The text of a file, without a byte order mark. Raises RowsError."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:

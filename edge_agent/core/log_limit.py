@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TextIO
 
-# Of each kind of line. Lines of one kind differ in their values only.
+# This many lines of each kind are written. Lines of one kind differ only in their values.
 MAX_LINES = 50
 PERIOD_S = 600.0
 # There is one kind for each log call in the code; libraries may put values into the message itself.

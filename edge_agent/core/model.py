@@ -8,7 +8,7 @@ from typing import Any, Literal
 from edge_agent.core.pipe import Adapter, EngineSettings, Load, Student, TaskPrefix, weights_sha256
 
 Signature = Literal["good", "unchecked"]
-# So many characters of a key's SHA-256 are enough to tell keys apart.
+# This many characters of a key's SHA-256 are enough to tell keys apart.
 SHOWN_OF_KEY = 16
 # Inode, size, and times of modification and change of a file.
 Stamp = tuple[int, int, int, int]
@@ -45,7 +45,7 @@ class Model:
     signed_by: str | None = None  # SHA-256 of the key that verified the signature.
     manifest_sha256: str | None = None
     expires: str | None = None  # RFC 3339; a model without it never expires.
-    warning: str | None = None  # For the operator.
+    warning: str | None = None  # What the operator should know.
     adapters: tuple[Adapter, ...] = ()  # All are applied together.
     students: tuple[Student, ...] = ()  # They are asked before the model, or instead of it.
     score_maps: Mapping[str, Any] = field(default_factory=dict)

@@ -276,8 +276,8 @@ class OddField:
     value: Any  # As it came, or a text that shows it; None for a missing one.
     why: Literal["out-of-range", "not-a-number", "missing", "together"]
     usual: tuple[float, float] | None
-    """From the 1st to the 99th percentile of the training rows. If the field is odd only together with others, the
-    range that those suggest, or None where the value is within it. None for a text."""
+    """From the 1st to the 99th percentile of the training rows. If the field is odd only together with others, it is
+    the range that those suggest, or None where the value is within it. None for a text."""
 
     @property
     def mark(self) -> str:
@@ -309,8 +309,8 @@ class Finished:
     engine_time_s: float  # Its share of the engine's time, by its rows in each step.
     batch: int  # The most requests that shared a step with it, itself included.
     prompt_crc32: int | None = None
-    """Of the ids of the prompt's tokens, of end-of-turn and of end-of-text, as little-endian 32-bit numbers. None if
-    the prompt depends on the time, or the engine has no tokens."""
+    """The CRC of the ids of the prompt's tokens, of end-of-turn and of end-of-text, as little-endian 32-bit numbers.
+    None if the prompt depends on the time, or the engine has no tokens."""
 
     @property
     def is_unlike(self) -> bool:

@@ -30,7 +30,7 @@ class TaskTopics:
         return f"{self.base}/infer/{task}/response"
 
     def error(self, task: str) -> str:
-        """For replies without an output, of a task with `reply = "output"`."""
+        """The topic for replies without an output, of a task with `reply = "output"`."""
         return f"{self.base}/infer/{task}/error"
 
     def task_of_request(self, topic: str) -> str | None:
@@ -62,7 +62,7 @@ class Topics(TaskTopics):
         self.default_reply_topics = (self.all_responses, f"{root}/reply/#")
 
     def signals(self, table: str) -> str:
-        """For the latest values of a table of `[signals]`."""
+        """The topic for the latest values of a table of `[signals]`."""
         return f"{self.base}/signals/{table}"
 
     def alarm(self, name: str) -> str:
@@ -72,7 +72,7 @@ class Topics(TaskTopics):
         return f"{self.base}/event/{name}"
 
     def audit(self, task: str) -> str:
-        """For replies that ask for feedback, of a task with `reply = "output"`."""
+        """The topic for replies that ask for feedback, of a task with `reply = "output"`."""
         return f"{self.base}/infer/{task}/audit"
 
     def feedback(self, task: str) -> str:

@@ -164,7 +164,7 @@ class Llama:
         # llama.cpp aborts at creation if a batch cannot hold a row of each sequence.
         self.batch_tokens = max(min(batch_tokens, self.context_tokens), sequences)
         self._lengths = [0] * sequences  # Tokens that the cache holds for each sequence.
-        self._threads = 0  # Of the latest step, if there was one.
+        self._threads = 0  # The threads of the latest step, if there was one.
         # Gives the bytes of a token, also of a control token; a character may span several tokens.
         self.piece = cache(self._read_piece)
         self._batch = _Batch(self.batch_tokens)

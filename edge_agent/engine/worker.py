@@ -87,7 +87,7 @@ def _read(source: BinaryIO, router: _Router) -> None:
     except ValidationError:
         log.exception("not a command")
     finally:
-        # Also on a MemoryError: a worker that reads no commands is useless.
+        # Also on a MemoryError, because a worker that reads no commands is useless.
         os._exit(returncode)
 
 
@@ -131,7 +131,7 @@ def _loading_reporter(emit: Callable[[pipe.Event], None]) -> Callable[[], None]:
 def _open(
     load: pipe.Load, on_progress: Callable[[], None], emit: Callable[[pipe.Event], None]
 ) -> tuple[Engine, Students]:
-    # Before the model, because llama.cpp's log goes to the one that was opened last.
+    # They are opened before the model, because llama.cpp's log goes to the one that was opened last.
     students = Students(load, on_progress, emit)
     opener = EchoEngine if pipe.is_echo(load.model_path) else engine_of(load.model_path)
     return opener(load, on_progress), students

@@ -252,7 +252,7 @@ class FieldTable(_Checked):
         return {input_field.name: input_field for input_field in self.fields}
 
     def with_limits(self, limits: Mapping[str, tuple[float | None, float | None]]) -> FieldTable:
-        """With other limits: for each task, `max_score` and `most_strangeness`."""
+        """A table with other limits, `max_score` and `most_strangeness` for each task."""
         changed = {
             name: self.tasks[name].model_copy(update={"max_score": score, "most_strangeness": strange})
             for name, (score, strange) in limits.items()
@@ -260,14 +260,14 @@ class FieldTable(_Checked):
         return self.model_copy(update={"tasks": self.tasks | changed})
 
     def with_together(self, together: Mapping[str, UsualReadings]) -> FieldTable:
-        """With what says how the numbers of some tasks go together."""
+        """A table with what says how the numbers of some tasks go together."""
         changed = {
             name: self.tasks[name].model_copy(update={"together": readings}) for name, readings in together.items()
         }
         return self.model_copy(update={"tasks": self.tasks | changed})
 
     def with_levels(self, levels: Mapping[str, tuple[float, ...]]) -> FieldTable:
-        """With other levels of the numbers that are answers, by task."""
+        """A table with other levels of the numbers that are answers, by task."""
         changed = {
             name: task.model_copy(update={"number": task.number.model_copy(update={"levels": levels[name]})})
             for name, task in self.tasks.items()
@@ -293,7 +293,7 @@ class FieldTable(_Checked):
     def with_held_out(
         self, counts: Mapping[str, tuple[tuple[float, int, int], ...]], odd: Mapping[str, tuple[int, int]]
     ) -> FieldTable:
-        """With the counts of each task's held-out rows: `held_out` and `held_out_odd`."""
+        """A table with the counts of each task's held-out rows, `held_out` and `held_out_odd`."""
         changed = {
             name: self.tasks[name].model_copy(update={"held_out": counts[name], "held_out_odd": odd[name]})
             for name in counts

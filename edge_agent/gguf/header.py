@@ -31,7 +31,7 @@ MAX_ALIGNMENT = 1 << 16
 _ALIGNMENT_KEY = "general.alignment"
 _BUFFER_BYTES = 1 << 18
 
-# Both by the number of a value's type; a string and an array have no fixed size.
+# Both are ordered by the number of a value's type; a string and an array have no fixed size.
 _KIND_NAMES = ("U8", "I8", "U16", "I16", "U32", "I32", "F32", "BOOL", "STRING", "ARRAY", "U64", "I64", "F64")
 _SCALARS = {number: struct.Struct(f"<{form}") for number, form in enumerate("BbHhIifB--Qqd") if form != "-"}
 U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
@@ -64,7 +64,7 @@ class TensorType:
     nbytes: int
 
 
-# By enum ggml_type.
+# By the numbers of enum ggml_type.
 TENSOR_TYPES = {
     number: TensorType(name, elements, nbytes)
     for number, name, elements, nbytes in (

@@ -53,7 +53,7 @@ _VOCABULARY, _ID = "tokenizer.ggml.", "_token_id"
 TOKENS_KEY = f"{_VOCABULARY}tokens"
 # llguidance panics at more than 1024.
 _MAX_TOKEN_BYTES = 1000
-# Their tokens are raw text, not bytes; llama.cpp aborts on a blank.
+# The tokens of these are raw text, not bytes; llama.cpp aborts on a blank.
 _NOT_OF_BYTES = ("gemma4", "granite-embed-multi-311m", "sarvam-moe", "whitespace")
 
 

@@ -39,7 +39,7 @@ _MAX_FILE_BYTES = 1 << 36
 # As long as edge-convert allows; it is published in `info`.
 _ShortText = Annotated[str, StringConstraints(max_length=128)]
 _TRUST_ANY = Trust()
-# Of a bundle without a large model.
+# The facts of a bundle without a large model.
 _NO_MODEL = ModelFacts(
     quantization="none", context_length=0, tokens=0, all_tokens=0, chat_template_sha256=None, bytes_per_token=0
 )
@@ -273,7 +273,7 @@ def _adapters(folder: Path, manifest: Manifest) -> tuple[Adapter, ...]:
 
 
 def _students(folder: Path, manifest: Manifest) -> tuple[Student, ...]:
-    """Without a check of hashes. Raises ModelError, OSError."""
+    """The small models of a bundle, whose hashes are not checked. Raises ModelError, OSError."""
     students = list[Student]()
     for name, listed in sorted(manifest.files.items()):
         if (match := STUDENT_FILE.fullmatch(name)) is None:
@@ -314,7 +314,7 @@ def _trained_tasks(path: Path) -> _StudentFacts:
 
 
 def _usual_tasks(path: Path) -> _StudentFacts:
-    """Of tasks of the kind `unusual`, which have no labels. Raises ValueError, OSError."""
+    """The facts of tasks of the kind `unusual`, which have no labels. Raises ValueError, OSError."""
     with path.open("rb") as file:
         tasks = read_usual_readings(file.read(MAX_BYTES + 1)).tasks
     return dict.fromkeys(tasks, ()), {name: task.template for name, task in tasks.items()}, "none"

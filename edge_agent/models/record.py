@@ -1,4 +1,4 @@
-"""Which bundle is in force over restarts: a small file in `state_dir`, and the configured path where there is none.
+"""Which bundle is in force across restarts: a small file in `state_dir`, and the configured path where there is none.
 
 The first switch writes the file. It is void once the configuration names another path than at the switch.
 """
@@ -82,7 +82,7 @@ def trust_in_force(config: Config) -> Trust:
 
 
 def open_in_force(config: Config) -> Model:
-    """The model to run: the bundle that was switched to, else its predecessor, else the configured one.
+    """The model to run: the bundle that was switched to, its predecessor, or the configured one, in this order.
 
     Each is tried if the one before it does not open. Raises ModelError if the configured one does not open either.
     """
@@ -124,7 +124,7 @@ def open_or_placeholder(config: Config) -> tuple[Model, str | None]:
         return open_in_force(config), None
     except ModelError as error:
         path = in_force(config)
-        # Without stamps it equals no model on the disk, so a switch to the same path is carried out.
+        # Without stamps, it equals no model on the disk, so a switch to the same path is carried out.
         placeholder = Model(
             key="default",
             source=path,

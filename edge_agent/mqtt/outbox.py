@@ -186,7 +186,7 @@ class Outbox:
         self._suspect = first
 
     def on_connecting(self) -> None:
-        """Before an attempt to connect. When a connection is lost, paho may be in the middle of its queue."""
+        """To be called before an attempt to connect. When a connection is lost, paho may be busy with its queue."""
         with self._lock:
             if self._breaks < MAX_BREAKS or self._suspect is None or self._suspect not in self._waiting:
                 return

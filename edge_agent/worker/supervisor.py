@@ -219,7 +219,7 @@ class Supervisor:
         self.send(pipe.Cancel(id=_CANARY_ID))
 
     def set_prefixes(self, prefixes: tuple[pipe.TaskPrefix, ...]) -> None:
-        """For the worker that runs, and for all later ones."""
+        """Sets the prefixes for the worker that runs, and for all later ones."""
         self._prefixes = prefixes
         self.send(pipe.SetTasks(tasks=prefixes))
 
@@ -308,7 +308,7 @@ class Supervisor:
         self._pause_s = min(max(2 * self._pause_s, RESTART_AFTER_S[0]), RESTART_AFTER_S[1])
 
     def adopt(self, model: Model, worker: WorkerClient, ready: pipe.Ready, now: float) -> None:
-        """After `retire`: a worker that has loaded this model becomes the current one."""
+        """Makes a worker that has loaded this model the current one, after `retire`."""
         self.model, self._pause_s = model, RESTART_AFTER_S[0]
         self._current, self.restart_at = _CurrentWorker(worker.process, heard_at=now), None
         worker.hand_over(lambda event: self._deliver(FromWorker(worker.process, event)))
@@ -325,11 +325,11 @@ class Supervisor:
         return had_worker
 
     def schedule_restart_now(self, now: float) -> None:
-        """After `retire`: the same model is loaded again at once."""
+        """Loads the same model again at once, after `retire`."""
         self.restart_at = now
 
     def stop(self, timeout_s: float) -> None:
-        """For good. All events have been delivered when it returns."""
+        """Ends the workers for good. All events have been delivered when it returns."""
         for process in (self._retired, None if self._current is None else self._current.process):
             if process is not None:
                 process.stop(timeout_s)

@@ -90,7 +90,7 @@ class EstimateTask(AuditedTask):
         return abs(number - true) <= (DEFAULT_TOLERANCE * abs(true) if self.tolerance is None else self.tolerance)
 
     def canonical_answer(self, answer: Any) -> Any:
-        """As a number; rows in CSV have it as text."""
+        """The answer as a number; rows in CSV have it as text."""
         return number_of(answer)
 
     def sample_answers(self) -> list[str]:

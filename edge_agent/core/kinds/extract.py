@@ -27,7 +27,7 @@ class ExtractTask(FieldsTask, SampledTask):
 
     kind: Literal["extract"]
     """What an answer is."""
-    # In a file it may also be the name of one: see `file_keys`.
+    # In a configuration file it may also be the name of a file; see `file_keys`.
     output_schema: Annotated[
         dict[str, Any], WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string", "format": "path"}]})
     ] = Field(alias="schema")
@@ -68,7 +68,7 @@ class ExtractTask(FieldsTask, SampledTask):
         return all(name in output and is_near(output[name], value) for name, value in answer.items())
 
     def canonical_answer(self, answer: Any) -> Any:
-        """With its keys in the order in which the board writes them."""
+        """The answer with its keys in the order in which the board writes them."""
         return _in_order(answer, self.output_schema)
 
     def sample_answers(self) -> list[str]:

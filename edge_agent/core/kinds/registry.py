@@ -40,7 +40,7 @@ BUILT_IN_TASK = "generate"
 TaskConfig = Annotated[
     ClassifyTask | EstimateTask | ExtractTask | GenerateTask | UnusualTask, Field(discriminator="kind")
 ]
-# By the names that `kind` has in the configuration.
+# The kinds by the names that `kind` has in the configuration.
 KINDS: dict[str, type[TaskBase]] = {
     name: kind for kind in get_args(get_args(TaskConfig)[0]) for name in get_args(kind.model_fields["kind"].annotation)
 }

@@ -27,7 +27,7 @@ DEFAULT_TEMPLATE = "{{ input }}"
 
 
 def template_sha256(template: str) -> str | None:
-    """In hex; None for the default template."""
+    """The hash of a template, in hex; None for the default one."""
     return None if template == DEFAULT_TEMPLATE else hashlib.sha256(template.encode()).hexdigest()
 
 

@@ -55,7 +55,7 @@ def note(artist: Artist, text: str) -> None:
 
 
 def svg(figure: Figure, title: str) -> Markup:
-    """For a page: without prologue, metadata, size and names that another figure has. Equal figures give equal text."""
+    """SVG for a page, without prologue, metadata, size or names that others have. Equal figures give equal text."""
     file = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": title}), warnings.catch_warnings():
         # The reader's browser has other fonts.

@@ -10,7 +10,7 @@ from edge_agent.core.wording import printable
 
 
 def environment(folder: Path) -> jinja2.Environment:
-    """With the templates of a folder: text from outside is escaped, and its control characters are made visible."""
+    """A Jinja environment for a folder's templates. It escapes text from outside and shows its control characters."""
     own = Path(__file__).parent
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader([folder, own]),

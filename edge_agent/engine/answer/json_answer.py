@@ -210,7 +210,7 @@ class FreeJsonAnswer(TextAnswer):
 
 
 def _spellings(llama: Llama, schema: Mapping[str, Any]) -> dict[bytes, set[int]]:
-    """For each prefix of a string to choose from, the tokens with which the tokenizer continues it.
+    """The tokens with which the tokenizer continues each prefix of a string to choose from.
 
     There are none after a whole string, or inside a token.
     """

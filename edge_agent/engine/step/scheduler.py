@@ -77,7 +77,7 @@ class Scheduler:
         return next_batch(parts, tokens=tokens, outputs=self._max_outputs, slack=slack)
 
     def _prompts(self, requests: Collection[ActiveRequest]) -> list[StepPart]:
-        """By arrival, every other time the shortest first.
+        """The prompts by arrival, every other time with the shortest first.
 
         So a long prompt does not hold up those behind it, and they do not hold it up forever.
         """

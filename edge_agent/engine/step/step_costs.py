@@ -22,7 +22,7 @@ from edge_agent.gguf.model import FIELDS_KEY
 log = logging.getLogger(__name__)
 
 MEASURE_S = 20.0
-# Around the groups of four rows of repacked kernels, and the 64 rows of flash attention's wide kernel.
+# They lie around the groups of four rows of repacked kernels, and the 64 rows of flash attention's wide kernel.
 _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 _ROUNDS = 4
 # The length of a usual prefix. The cost of attention also depends on what is cached.
@@ -37,7 +37,7 @@ Step = Callable[[int, int, int], object]
 
 
 def load_or_measure_policy(load: Load, llama: Llama, seq_ids: Sequence[int], base_id: int) -> StepPolicy:
-    """The policy by measured costs: those kept in load.state_dir, else measured now, which takes up to MEASURE_S.
+    """The policy by measured costs, which are kept in load.state_dir or measured now, which takes up to MEASURE_S.
 
     Without a state_dir nothing is measured. The configuration's numbers come first. `steps_of` explains `seq_ids` and
     `base_id`.
