@@ -63,7 +63,9 @@ def main() -> int:
     parser.add_argument("arch", choices=tuple(ARCHITECTURES))
     arch: str = parser.parse_args().arch
     if lacking := [name for name in ("mmdebstrap", "umoci", "git", "dpkg-deb") if shutil.which(name) is None]:
-        raise SystemExit(f"image.py: not found: {' '.join(lacking)}: apt-get install them")
+        raise SystemExit(
+            f"image.py: not found: {' '.join(lacking)}; on Debian 13: apt-get install git mmdebstrap umoci"
+        )
     if os.geteuid() != 0:
         raise SystemExit("image.py: needs root, to write files of other accounts")
     if sys.version_info[:2] != _PYTHON:
