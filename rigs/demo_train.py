@@ -106,7 +106,7 @@ def check(agent: AgentSide, draw: random.Random) -> None:
         mark = json.dumps({"id": reply["id"], "answer": USUAL if row["answer"] == "normal" else row["answer"]}).encode()
         agent.client.exchange(f"{BASE}/infer/{STATE}/feedback", mark, result)
         if number % 50 == 49:
-            # The board has assessed them by then.
+            # The board has assessed the answers by then.
             time.sleep(3)
     print(f"\n{number} answers were checked", flush=True)
 

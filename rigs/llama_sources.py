@@ -21,7 +21,7 @@ _FLAGS = (
 
 
 def fetch_sources(work: Path) -> Path:
-    """The unpacked source package of the version that is installed here, below `work`; fetched with pip once.
+    """The unpacked source package of the version that is installed here, below `work`. It is fetched with pip once.
 
     Raises SystemExit if pip cannot fetch it.
     """
@@ -38,7 +38,7 @@ def fetch_sources(work: Path) -> Path:
 
 
 def build_llama_cpp(work: Path, programs: Sequence[str]) -> Path:
-    """The folder with these programs of llama.cpp; built once below `work`, which takes minutes. Raises SystemExit."""
+    """The folder with these programs of llama.cpp, built once below `work`, which takes minutes. Raises SystemExit."""
     source = fetch_sources(work) / "vendor" / "llama.cpp"
     build = work / "llama.cpp"
     if not all((build / "bin" / program).is_file() for program in programs):
@@ -50,7 +50,7 @@ def build_llama_cpp(work: Path, programs: Sequence[str]) -> Path:
 
 
 def make_environment(venv: Path, requirements: Sequence[str]) -> Path:
-    """The Python of an environment with these packages; made once. Raises SystemExit if that fails."""
+    """The Python of an environment with these packages, made once. Raises SystemExit if that fails."""
     python = venv / "bin" / "python"
     done = venv / "complete"
     if not done.is_file():
@@ -61,7 +61,7 @@ def make_environment(venv: Path, requirements: Sequence[str]) -> Path:
 
 
 def run_program(command: Sequence[str], environment: Mapping[str, str] | None = None, *, ends_with: int = 0) -> str:
-    """What it wrote to standard output. Raises SystemExit with its last lines for any other exit code."""
+    """What the program wrote to standard output. Raises SystemExit with its last lines for any other exit code."""
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode != ends_with:
         tail = "\n".join((result.stdout + result.stderr).splitlines()[-20:])

@@ -24,7 +24,7 @@ SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", 
 
 
 def require(packages: Mapping[str, str], *, root: bool = False) -> None:
-    """Raises SystemExit, which names what this machine lacks. packages: Debian's package for each program."""
+    """Raises SystemExit, which names what this machine lacks. `packages` names Debian's package for each program."""
     faults = ["needs root"] if root and os.geteuid() != 0 else []
     lacking = [package for program, package in packages.items() if shutil.which(program, path=SEARCH_PATH) is None]
     if lacking:
@@ -86,7 +86,7 @@ def parser_of(module: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def run_command(package: str, description: str | None, commands: Sequence[str]) -> int:
-    """`python -m PACKAGE COMMAND …`: the exit code of the module of that name, which reads the other arguments."""
+    """Runs `python -m PACKAGE COMMAND …`: the module of that name reads the other arguments; returns its exit code."""
     parser = parser_of(package, description)
     parser.add_argument("command", choices=commands)
     given = parser.parse_args(sys.argv[1:2])
@@ -94,7 +94,7 @@ def run_command(package: str, description: str | None, commands: Sequence[str]) 
 
 
 def checkpoint_path(text: str) -> Path:
-    """An argument's type: the folder of a Hugging Face checkpoint. Raises argparse.ArgumentTypeError."""
+    """The type of an argument that is the folder of a Hugging Face checkpoint. Raises argparse.ArgumentTypeError."""
     path = Path(text)
     if not (path / "config.json").is_file():
         raise argparse.ArgumentTypeError(f"{text} is not a checkpoint: it has no config.json")
@@ -102,7 +102,7 @@ def checkpoint_path(text: str) -> Path:
 
 
 def model_path(text: str) -> Path:
-    """An argument's type: a bundle or a .gguf. Raises argparse.ArgumentTypeError."""
+    """The type of an argument that is a bundle or a .gguf. Raises argparse.ArgumentTypeError."""
     path = Path(text)
     if not path.exists():
         raise argparse.ArgumentTypeError(f"{text} does not exist")

@@ -33,7 +33,7 @@ from edge_agent.worker.client import WorkerClient, started
 from rigs.bench.figures import processor
 from rigs.machine import model_path, parser_of
 
-# How `system` begins, and what it calls the labels where it does not name them.
+# How `system` begins, and what it calls a label where it does not name them.
 SETS = {
     "domains": ("You sort requests to an assistant", "topic"),
     "snips": ("You sort requests to an assistant", "purpose"),
@@ -95,7 +95,10 @@ def _measured(worker: WorkerClient, task: Task, rows: Sequence[TaskRow]) -> tupl
 
 
 def percents(answers: Sequence[tuple[Mapping[str, float], str]], prior_map: ScoreMap) -> tuple[float, float, float]:
-    """Percent right: as the model gives them, always corrected, by default. answers: its scores, the right label."""
+    """Percent right as the model gives them, always corrected, and by default.
+
+    `answers` are the model's scores with the right label.
+    """
     as_is, corrected = (
         100 * sum(score_map.best(scores)[0] == label for scores, label in answers) / len(answers)
         for score_map in (ScoreMap.identity(prior_map.labels), prior_map)

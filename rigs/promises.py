@@ -44,7 +44,7 @@ def main() -> int:
     return 0 if all(verdicts) else 1
 
 
-# Promises: the confidence of the best label, and the chance that it is right.
+# For promises, the confidence of the best label, and the chance that it is right.
 
 _Answers = Callable[[np.random.Generator, int], tuple[_Floats, _Floats]]
 
@@ -75,7 +75,10 @@ _ANSWERS: tuple[_Answers, ...] = (calibrated, overconfident, non_monotone, tied)
 
 
 def check_promises(rng: np.random.Generator, resamplings: int) -> Iterator[bool]:
-    """Target: of the promises, made at 95 %, at most 5 % are broken: the true accuracy above the threshold is lower."""
+    """The target is that at most 5 % of the promises, made at 95 %, are broken.
+
+    A broken promise has a lower true accuracy above the threshold.
+    """
     print("\nPromises, 500 unlabelled answers; `possible`: the largest coverage that a known truth allows")
     print(f"{'':14} {'audits':>6} {'accuracy':>8} {'broken':>7} {'given':>6} {'coverage':>8} {'possible':>8}")
     for answers in _ANSWERS:
@@ -105,14 +108,14 @@ def check_promises(rng: np.random.Generator, resamplings: int) -> Iterator[bool]
                 yield is_met
 
 
-# Drift: all that `find_drop` would say, audit by audit, for many runs at once.
+# For drift, all that `find_drop` would say, audit by audit, for many runs at once.
 
 # A third of the inputs gets another right label, one of three others.
 _SHARE, _OTHERS = 1 / 3, 3
 
 
 def check_drift(rng: np.random.Generator, years: int, drops: int) -> Iterator[bool]:
-    """Targets: one false alarm a year; the change is seen in 60 audits from 90 %, else in 1.5 · ln(8,760) / KL."""
+    """The targets: one false alarm a year, and a change seen in 60 audits from 90 %, else in 1.5 · ln(8,760) / KL."""
     print(f"\nDrift after {HISTORY} audits, looked at for {SEEN} more; inf: most drops were not seen")
     print(f"{'accuracy':>8} {'false alarms a year':>20} {'then':>10} {'median delay':>12} {'ln(8760)/KL':>11}")
     for level in (0.6, 0.7, 0.8, 0.9, 0.95, 0.99):
@@ -134,7 +137,7 @@ def check_drift(rng: np.random.Generator, years: int, drops: int) -> Iterator[bo
 
 
 def evidence(outcomes: _Bools) -> _Floats:
-    """The logarithm of the statistic of `find_drop` after each audit; [runs, audits], as `outcomes`.
+    """The logarithm of the statistic of `find_drop` after each audit, [runs, audits] like `outcomes`.
 
     tests/rigs/test_promises.py compares it with the agent's.
     """
@@ -173,10 +176,10 @@ def _moving_sums(steps: _Floats) -> _Floats:
     return result + sums[:, 1:]
 
 
-# Score maps: the truth is a softmax of random logits; the raw scores are those of distorted logits.
+# For score maps, the truth is a softmax of random logits; the raw scores are those of distorted logits.
 
 
-# A distortion of logits: a common scale, and the spreads of the labels' log scales and of their biases.
+# A distortion of logits has a common scale, and spreads of the labels' log scales and of their biases.
 _DISTORTIONS = {
     "calibrated": (1.0, 0.0, 0.0),
     "overconfident": (2.5, 0.0, 0.0),
@@ -187,7 +190,7 @@ _LABELS = tuple("abcde")
 
 
 def check_maps(rng: np.random.Generator, runs: int) -> Iterator[bool]:
-    """Target: with 50 rows of a random sample at most 1 % of all runs lose more than a point of accuracy."""
+    """The target is that with 50 rows of a random sample at most 1 % of all runs lose more than a point of accuracy."""
     print("\nScore maps, 5 labels, 50 rows of feedback; means over the runs")
     print(f"{'':14} {'taken':>6} {'accuracy':>15} worse by > 1 point")
     losses: list[bool] = []
@@ -205,7 +208,7 @@ def check_maps(rng: np.random.Generator, runs: int) -> Iterator[bool]:
 def _map_run(
     rng: np.random.Generator, scale: float, scale_spread: float, bias_spread: float
 ) -> tuple[bool, float, float]:
-    """Whether a map is taken; accuracy before and after it."""
+    """Whether a map is taken, and the accuracy before and after it."""
     labels = len(_LABELS)
     scales = scale * np.exp(rng.normal(0, scale_spread, labels))
     biases = rng.normal(0, bias_spread, labels)

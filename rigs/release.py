@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def _commands(version: str, arch: str) -> list[str]:
-    """README.md's, for this architecture."""
+    """README.md's commands, for this architecture."""
     text = (ROOT / "README.md").read_text("utf-8")
     block = re.search(r"```sh\n(tar -xf edge_agent-[^`]*demo\.sh[^`]*)```", text)
     assert block is not None
@@ -58,7 +58,7 @@ def _commands(version: str, arch: str) -> list[str]:
 
 
 def _system(path: Path, debian_arch: str) -> Path:
-    """Makes the Debian once; emulated, that takes minutes."""
+    """Makes the Debian once, which takes minutes when emulated."""
     done = path.with_suffix(".complete")
     if not done.exists():
         shutil.rmtree(path, ignore_errors=True)

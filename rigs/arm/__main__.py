@@ -28,14 +28,14 @@ WHEELHOUSE, WORK = ROOT / "dist" / "wheelhouse" / "aarch64", ROOT / "build" / "a
 MODELS = ("q4_0", "q4_k_m")
 # Kernels round differently.
 MAX_SCORE_DIFFERENCE = 0.02
-# llama.cpp logs sizes with two decimals, of each buffer.
+# llama.cpp logs the size of each buffer with two decimals.
 _ROUNDED_MIB = 0.011
 
 
 @dataclass(frozen=True)
 class Core:
     cpu: str
-    """Qemu's name."""
+    """Qemu's name for the core."""
     variant: str
     """The kernels that llama.cpp must load."""
     features: frozenset[str]
@@ -110,7 +110,7 @@ def _run(root: Root, core: Core, model: str, reference: dict[str, Any]) -> list[
 
 
 def _repacked_mib(model: Path, target: Target) -> float:
-    """Of all matrices; the embedding is also the output matrix."""
+    """The size of all repacked matrices; the embedding is also the output matrix."""
     return sum(
         tensor.nbytes / 2**20
         for tensor in read_header(model).tensors

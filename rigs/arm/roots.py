@@ -22,7 +22,7 @@ _INCLUDED = "python3,libstdc++6,dash,coreutils"
 
 
 def prepare_machine() -> None:
-    """Let the kernel run arm64 programs by qemu. Raises SystemExit that names what is missing."""
+    """Makes the kernel run arm64 programs with qemu. Raises SystemExit, which names what is missing."""
     require(NEEDED, root=True)
     if not (_BINFMT / "status").exists():
         run_program(["mount", "-t", "binfmt_misc", "binfmt_misc", str(_BINFMT)])
@@ -38,7 +38,7 @@ class Root:
         self._path = work / suite
 
     def make(self) -> None:
-        """Makes it once. Packages are unpacked, not set up: emulated, that takes long, and Python runs without."""
+        """Makes it once. Packages are unpacked but not set up, which takes long if emulated, as Python runs anyway."""
         done = self._path / "complete"
         if done.exists():
             return
@@ -53,7 +53,7 @@ class Root:
         done.touch()
 
     def install(self, wheelhouse: Path) -> None:
-        """With this machine's pip, which chooses the wheels that a board's would choose; once for each wheelhouse."""
+        """Uses this machine's pip, which chooses the wheels that a board's would choose; once for each wheelhouse."""
         requirements = wheelhouse / "requirements.txt"
         target = self.outside(PACKAGES)
         done = target / hashlib.sha256(requirements.read_bytes()).hexdigest()

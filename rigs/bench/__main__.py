@@ -31,7 +31,7 @@ class Side:
     model: Path
     engine: Mapping[str, int]
     step_times: dict[Path, bytes] = field(default_factory=dict)
-    """What its first start measured, by file below the state folder: later turns take the same steps."""
+    """What its first start measured, by file below the state folder, so that later turns take the same steps."""
 
 
 @dataclass(slots=True)
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def _sides(options: argparse.Namespace) -> list[Side]:
-    """The one to measure and, if there is one, the other to compare it with."""
+    """The side to measure and, if there is one, the other to compare it with."""
     own = Side("this tree", sys.executable, options.model, {"max_active": max(options.clients)})
     if options.against is not None:
         python = str(options.against.absolute() / ".venv" / "bin" / "python")

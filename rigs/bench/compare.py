@@ -37,7 +37,7 @@ from rigs.machine import model_path, parser_of
 ENGINE = {"threads": THREADS, "prefill_threads": THREADS, "max_active": CLIENTS, "context_tokens": CONTEXT_TOKENS}
 PARTS = ("classify", "extract", "generate", "idle")
 WIDTHS = (CLIENTS, 1, 2, 4)
-# With the end of the chat template: the tokens that a request of a few values computes.
+# The tokens that a request of a few values computes, with the end of the chat template.
 SHORT_TOKENS = 24
 _IDLE_REQUESTS = 25
 # Long enough for the worker to sleep again.
@@ -76,7 +76,7 @@ class Comparison:
     def run(self, number: int) -> None:
         """One round. Raises what a side raises for an answer that is not as it must be."""
         both: list[Side] = [self._agent, self._server]
-        # The order alternates: the machine gets warmer, or busier, within a round.
+        # The order alternates, because the machine gets warmer, or busier, within a round.
         if number % 2:
             both.reverse()
         parts: dict[str, Callable[[list[Side], str], None]] = {
@@ -138,7 +138,7 @@ class Comparison:
             self.figures.note(f"extract: ratio at {width}", ratio, at_least=at_least)
 
     def _free_tokens(self, run: Run) -> float:
-        """Of an answer. The server counts the tokens of both sides' texts."""
+        """The mean tokens of an answer's free text. The server counts those of both sides' texts."""
         return sum(self._server.count_tokens(free_text(answer)) for answer in run.answers) / len(run.answers)
 
     def _generate(self, both: list[Side], seed: str) -> None:
@@ -191,9 +191,10 @@ class Comparison:
 
 
 def at_equal_text(rate: float, their_rate: float, tokens: float, their_tokens: float, *, tokens_per_s: float) -> float:
-    """The ratio of rates where both word a text freely: lower by the time that their longer text would take the agent.
+    """The ratio of rates where both word a text freely.
 
-    The agent writes texts at `tokens_per_s`, prompts included. A longer text of its own raises nothing.
+    It is lower by the time that the longer text of the other side would take the agent, which writes texts at
+    `tokens_per_s`, prompts included. A longer text of its own raises nothing.
     """
     return rate / their_rate / (1 + max(0.0, their_tokens - tokens) * rate / tokens_per_s)
 

@@ -1,4 +1,4 @@
-"""Figures of a benchmark: one value per round; medians with their spread, and the targets that they meet or miss."""
+"""Figures of a benchmark have one value per round, a median with its spread, and a target that they meet or miss."""
 
 import re
 import statistics
@@ -16,7 +16,7 @@ class Figure:
     at_most: float | None
     """The most that it may be."""
     values: list[float] = field(default_factory=list)
-    """One of each round."""
+    """One value from each round."""
 
     @property
     def median(self) -> float:
@@ -37,9 +37,9 @@ class Figure:
 
 
 class Figures:
-    """By name, in the order in which they were noted first.
+    """Figures by name, in the order in which they were first noted.
 
-    Absolute figures mean little on a shared machine: ratios are taken within a round, in which it changes less.
+    Absolute figures mean little on a shared machine, so ratios are taken within a round, in which it changes less.
     """
 
     def __init__(self) -> None:

@@ -53,7 +53,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class Group:
-    """The requests of one priority, or of all where it is None. The percentiles are of those refused on arrival."""
+    """The requests of one priority, or of all if it is None. The percentiles are of those refused on arrival."""
 
     priority: int | None
     offered: int
@@ -88,7 +88,7 @@ def summarize(priority: int | None, endings: Sequence[Ending]) -> Group:
 
 
 def capacity_per_s(load: Load, topic: str, *, width: int, seconds: float) -> float:
-    """Requests that are answered per second while `width` of them are always under way."""
+    """How many requests are answered per second while `width` of them are always under way."""
     ends_at, numbers = time.monotonic() + seconds, itertools.count()
 
     def ask_until_the_end(_client: int) -> int:

@@ -23,7 +23,7 @@ from rigs.llama_sources import run_program
 from tests.helpers.processes import ends, free_port, wait_until
 
 PROGRAMS = ("llama-server", "llama-bench", "llama-batched-bench")
-# Greedy, without penalties and other samplers: the server's fastest way to the same token.
+# Greedy, without penalties and other samplers, which is the server's fastest way to the same token.
 _GREEDY = {"temperature": 0, "samplers": ["top_k"], "top_k": 1, "repeat_penalty": 1.0}
 _START_S = 300.0
 _ANSWER_S = 300.0
@@ -89,7 +89,7 @@ class LlamaServer:
 
 
 def prefill_tokens_per_s(programs: Path, model: Path, *, batch_tokens: int, shared_tokens: int) -> float:
-    """llama-bench: one full batch behind `shared_tokens` in the cache, the mean of three passes."""
+    """What llama-bench reaches for one full batch behind `shared_tokens` in the cache, as the mean of three passes."""
     command = [str(programs / "llama-bench"), "--model", str(model), "--output", "json", "--repetitions", "3"]
     command += ["--n-depth", str(shared_tokens), "--n-prompt", str(batch_tokens), "--n-gen", "0"]
     command += ["--threads", str(THREADS), "--batch-size", str(batch_tokens), "--ubatch-size", str(batch_tokens)]
@@ -100,7 +100,7 @@ def prefill_tokens_per_s(programs: Path, model: Path, *, batch_tokens: int, shar
 def batched_tokens_per_s(
     programs: Path, model: Path, *, shared_tokens: int, own_tokens: int, written_tokens: int
 ) -> float:
-    """llama-batched-bench: written tokens per second of CLIENTS sequences that share the beginning of their prompts.
+    """What llama-batched-bench writes per second, in CLIENTS sequences that share the beginning of their prompts.
 
     The program shares all of a prompt or nothing of it. So the time of the prompts is that of a run with only the
     tokens of their own, and the time of writing that of a run that shares prompts of full length.

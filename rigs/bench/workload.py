@@ -75,7 +75,7 @@ _TEMPLATES = {
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer as its client sees it. scores, latency_ms: None where a side does not report them."""
+    """One answer as its client sees it. `scores` and `latency_ms` are None where a side does not report them."""
 
     text: str
     prompt_tokens: int
@@ -86,7 +86,7 @@ class Answer:
 
 
 def readings(count: int, *, seed: str) -> list[Reading]:
-    """The same for the same seed. With another seed all differ, so that no side has a whole prompt in its cache."""
+    """The same readings for the same seed. With another seed all differ, so no side has a whole prompt in its cache."""
     random_ = random.Random(seed)
     return [
         {
@@ -119,7 +119,7 @@ def prompt(kind: Kind, reading: Reading) -> str:
 
 
 def chatml(system: str, user: str) -> str:
-    """Up to the end of the user's text."""
+    """The prompt in ChatML, up to the end of the user's text."""
     return f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{user}"
 
 

@@ -60,7 +60,7 @@ def run(given: argparse.Namespace, folder: Path) -> int:
 
 
 def chosen_faults(count: int, seed: int) -> list[str]:
-    """In an order that the seed decides; if there are few, one of each kind."""
+    """`count` faults in an order that the seed decides; if they are few, no kind comes twice."""
     if count <= len(SHARES):
         return list(SHARES)[:count]
     kinds = [kind for kind, share in SHARES.items() for _ in range(share)]
@@ -69,7 +69,7 @@ def chosen_faults(count: int, seed: int) -> list[str]:
 
 
 def strike_all(storm: Faults, asker: Asker, faults: list[str], requests: int) -> int:
-    """Asks until all is answered, with the faults spread over the run; gives how many happened."""
+    """Asks until all is answered, with the faults spread over the run; returns how many happened."""
     struck = answered = 0
     changed_at = time.monotonic()
     while not asker.is_done and time.monotonic() - changed_at < STUCK_AFTER_S:

@@ -117,7 +117,7 @@ def _made(arch: str) -> tuple[Path, list[str]]:
 
 
 def _compared(engine: Engine, arch: str, work: Path, readings: Sequence[str]) -> list[str]:
-    """What the container does otherwise than the agent of this machine."""
+    """What the container does differently from the agent of this machine."""
     bundle = convert_demo_model(work / "models", demo.QUANTIZATION)
     (work / "outside").mkdir()
     broker = start_broker(None, work / "outside")
@@ -187,7 +187,7 @@ def _contained(
 
 
 def _answers(bus: Bus, readings: Sequence[str]) -> list[tuple[str, Any, dict[str, float]]]:
-    """Task, output and scores of each reading, and of one reading's diagnosis and explanation."""
+    """The task, output and scores of each reading, and of one reading's diagnosis and explanation."""
     asked = [
         *((demo.TRIAGE, reading) for reading in readings),
         (demo.DIAGNOSIS, readings[0]),

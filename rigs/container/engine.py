@@ -1,4 +1,4 @@
-"""A container that Podman runs with the command of systemd/edge-agent.container, with files of our own; as root."""
+"""A container that Podman runs with the command of systemd/edge-agent.container, with files of our own, as root."""
 
 import os
 import re

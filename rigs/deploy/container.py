@@ -59,7 +59,7 @@ class ContainerService(Service):
         self.shell(re.sub(r"edge-agent-\S+\.oci\.tar", archive, load))
         self._fit_to_this_machine()
         self.shell(sample("container", "sh", "cp config.toml"))
-        # Its last command asks: an answer ends with 0.
+        # Its last command asks, and ends with 0 for an answer.
         self.shell(sample("container", "sh", "systemctl start edge-agent"), timeout_s=300)
 
     def _fit_to_this_machine(self) -> None:

@@ -34,7 +34,7 @@ class PlayResult:
 
     @property
     def boards(self) -> dict[str, str]:
-        """The result of each board that was begun with: "unreachable", "failed", "changed" or "same"."""
+        """The result of each board that was begun, which is "unreachable", "failed", "changed" or "same"."""
         ends = {}
         for name, changed, unreachable, failed in _RECAP.findall(self.text):
             others = "changed" if int(changed) else "same"
@@ -155,7 +155,7 @@ class Fleet:
 
     @contextmanager
     def edited(self, *edits: tuple[str, str]) -> Iterator[None]:
-        """Makes these edits, and takes them back."""
+        """Makes these edits, and undoes them at the end."""
         for old, new in edits:
             self.edit(old, new)
         try:

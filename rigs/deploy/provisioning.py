@@ -39,10 +39,10 @@ from tests.helpers.certificates import OTHER_CERTIFICATE
 from tests.helpers.keys import key_sha256, public_pem, write_keys, write_revocations
 from tests.helpers.processes import wait_until
 
-# Versions to roll out: one that works, one that does not start.
+# Versions to roll out, of which one works and one does not start.
 NEXT, BROKEN_VERSION = "9.0.1", "9.0.2"
 CMDLINE = Path("/boot/firmware/cmdline.txt")
-# Until a board that went dark is named.
+# The time until a board that went dark is named.
 NAMED_S = 120.0
 
 
@@ -66,7 +66,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def version(folder: Path, number: str, change: tuple[str, str] | None = None) -> Path:
-    """A wheelhouse with another version of the agent. change: a text in cli.py and its replacement."""
+    """A wheelhouse with another version of the agent. `change` is a text in cli.py and its replacement."""
     source = folder / f"source-{number}"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -170,7 +170,7 @@ def test_report_names_the_board_that_was_not_reached_and_what_differs_on_the_oth
     assert "deadline_ms = 5000" in text
     world.run(playbook("report"))
     assert "config.toml" not in report(world)
-    # With --limit, only of these boards.
+    # With --limit, it reads only these boards.
     assert world.run(f"{playbook('report')} --limit {FIRST}").code == 0
     assert [line.split("|")[1].strip() for line in report(world).splitlines()[2:]] == [FIRST]
 
@@ -214,13 +214,13 @@ def test_configuration_that_the_broker_refuses_is_named_at_once_and_replaces_not
 
 
 def configuration(board: SshBoard) -> str:
-    """Content, time and owner of the files."""
+    """The content, time and owner of the files."""
     output = board.run("find", "/etc/edge-agent", "-type", "f", "-printf", "%p %T+ %m %u %g\n").stdout
     return output + board.run("cat", "/etc/edge-agent/config.toml").stdout
 
 
 def test_configuration_that_fails_only_at_the_start_is_taken_back(world: World) -> None:
-    """A public key that did not sign the bundle."""
+    """The configuration names a public key that did not sign the bundle."""
     before = configuration(world.first)
     (world.plant / "signer.pem").write_bytes(public_pem(Ed25519PrivateKey.generate()))
     signer = "  signer.pem: \"{{ lookup('ansible.builtin.file', inventory_dir ~ '/signer.pem') }}\"\n"
@@ -313,7 +313,7 @@ def test_broken_bundle_is_refused_without_an_interruption(world: World, fault: s
 
 
 def folders(board: SshBoard) -> list[str]:
-    """Bundles on a board."""
+    """The bundles on a board."""
     find = ("find", "/var/lib/edge-agent/models", "-mindepth", "1", "-type", "d", "-printf", "%f\n")
     return sorted(board.run(*find).stdout.split())
 
@@ -373,7 +373,7 @@ def test_new_bundle_is_rolled_out_and_rolled_back_without_a_restart(world: World
 
 
 def test_bundle_that_was_switched_without_the_playbooks_is_named_and_kept(world: World) -> None:
-    """By an operator's command, or by a rollout that lost power before it changed the links."""
+    """It was switched by an operator's command, or by a rollout that lost power before it changed the links."""
     old, process = world.runs(world.second)[1], world.process(world.second)
     new = next(folder for folder in folders(world.second) if folder != old)
     fields = json.dumps({"model": "default", "bundle": new})
@@ -394,7 +394,7 @@ def is_switching(world: World) -> bool:
 
 
 def test_switch_whose_controller_died_is_finished_by_the_next_play(world: World) -> None:
-    """Of version and bundle at once."""
+    """The switch is of version and bundle at once."""
     world.use_wheelhouse(WHEELHOUSE)
     command = f"{playbook('rollout')} --limit {FIRST}"
     with world.started(command) as controller:

@@ -9,7 +9,7 @@ from rigs.deploy.roots import Board
 from tests.helpers.processes import wait_until
 
 READING = '{"vibration_mm_s":7.9,"temperature_c":81.5,"current_a":12.1,"pressure_bar":5.8,"speed_rpm":2950}'
-# WatchdogSec=, StopTimeout=, RestartSec=, and the time that a start takes.
+# The sum of WatchdogSec=, StopTimeout=, RestartSec= and the time that a start takes.
 RESTART_S = 150.0
 
 
@@ -22,7 +22,7 @@ class Service(abc.ABC):
     @property
     @abc.abstractmethod
     def pid(self) -> int:
-        """Of the agent, on the board."""
+        """The agent's process, by its number on the board."""
 
     @abc.abstractmethod
     def configure(self, text: str) -> None: ...

@@ -110,7 +110,7 @@ class InstalledService(Service):
 
     @property
     def pid(self) -> int:
-        """Of the agent, on the board."""
+        """The agent's process, by its number on the board."""
         return int(self.show("MainPID"))
 
     @property
@@ -205,7 +205,7 @@ def test_root_uses_the_same_configuration(service: InstalledService) -> None:
 
 def test_the_unit_allows_what_the_agent_needs_and_no_more(service: InstalledService) -> None:
     found = probed(service)
-    # A filter of system calls refuses it before systemd 253, the kernel since.
+    # Before systemd 253 a filter of system calls refuses it, and since then the kernel does.
     assert found["tried"].pop("map memory to write and execute") in ("EPERM", "EACCES")
     assert found["tried"] == {
         # The unit lets it open the device, behind which there is no firmware here.
@@ -291,7 +291,7 @@ def test_a_stop_finishes_what_runs(service: InstalledService) -> None:
 
 
 class TestFaults(FaultTests):
-    """The last ones: what listens on the board does not outlive a restart."""
+    """These come last, because what listens on the board does not outlive a restart."""
 
     config = CONFIG
 

@@ -21,7 +21,7 @@ from tests.helpers.bundles import asked_bundle, sha256_of
 from tests.helpers.processes import wait_until
 
 OLD = SOURCES / RELEASE_0_1_0
-# Those of its sample of a vault.
+# The passwords in its sample of a vault.
 PASSWORDS = {FIRST: "its-very-own", SECOND: "another-of-its-own", "operator": "the-operators"}
 
 
@@ -38,7 +38,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def old_wheelhouse() -> Path:
-    """Made by its own program, with today's versions of the other packages."""
+    """The wheelhouse that its own program makes, with today's versions of the other packages."""
     wheels = OLD / "dist" / "wheelhouse" / "x86_64"
     if not wheels.is_dir():
         (OLD / "dist").mkdir(exist_ok=True)

@@ -36,7 +36,7 @@ class World(Fleet):
 
     bundle: Path
     passwords: dict[str, str]
-    """By account."""
+    """The passwords by account."""
     blank: dict[str, set[str]]
     """The files of each board when it was blank."""
     first: SshBoard
@@ -73,7 +73,7 @@ class World(Fleet):
         return bundle
 
     def play(self, command: str, first: str | None, second: str | None = None) -> str:
-        """What the command prints. Both boards must end as given; None means that the play does not begin the board."""
+        """What the command prints. Both boards must end as given, or not be begun by the play if that is None."""
         played = self.run(command)
         assert (played.boards.get(FIRST), played.boards.get(SECOND)) == (first, second), played.text
         # A rollout ignores the board that is away; at the end, if it gets there, it fails for that board and names it.
@@ -81,7 +81,7 @@ class World(Fleet):
         return played.text
 
     def runs(self, board: SshBoard) -> tuple[str, str]:
-        """Version and bundle."""
+        """The version and the bundle."""
         links = ("/opt/edge-agent/current", "/var/lib/edge-agent/models/current")
         agent, bundle = (board.run("readlink", link).stdout.strip().split("/")[-1] for link in links)
         return agent, bundle
@@ -98,7 +98,7 @@ class World(Fleet):
         topic = f"edgeai/v1/hall1/{board.name}/infer/pump-triage/request"
         command = ["mosquitto_rr", *self.broker_options, "-V", "5", "-q", "1", "-W", "30"]
         command += ["-t", topic, "-e", f"edgeai/v1/reply/{reply_name}"]
-        # Longer than the task's deadline: this machine is busy, and only the time is measured.
+        # Longer than the task's deadline, because this machine is busy, and only the time is measured.
         question = json.dumps({"input": {"vibration_mm_s": 7.9}, "deadline_ms": 25_000})
         done = subprocess.run([*command, "-m", question], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -107,7 +107,7 @@ class World(Fleet):
 
     @contextmanager
     def asked_all_along(self, board: SshBoard) -> Iterator[list[str]]:
-        """A client asks one question after the other: the model of each answer."""
+        """The model of each answer to a client that asks one question after the other."""
         answers: list[str] = []
         is_over = threading.Event()
 
@@ -126,7 +126,7 @@ class World(Fleet):
             asker.join()
 
     def process(self, board: SshBoard) -> str:
-        """Changes with every start of the service."""
+        """Names the process; it changes with every start of the service."""
         return board.run("systemctl", "show", "edge-agent", "-p", "MainPID", "-p", "NRestarts").stdout
 
     @property

@@ -35,7 +35,7 @@ def main() -> int:
     if not model.exists():
         convert_demo_model(DEMO, "q4_0")
     if len(parts) > 1:
-        # Each part gets its own process: one that forks must not have loaded what another part needs.
+        # Each part gets its own process, because one that forks must not have loaded what another part needs.
         command = [sys.executable, "-m", "rigs.fuzz", f"--count={given.count}", f"--first={given.first}"]
         command += [f"--model={model}"]
         return max([subprocess.run([*command, part], cwd=ROOT, check=False).returncode for part in parts])
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def report(part: str, outcomes: Iterable[tuple[int, Outcome]]) -> int:
-    """Prints each bad case and the counts; 1 if a case is bad."""
+    """Prints each bad case and the counts; returns 1 if a case is bad."""
     counts = Counter[str]()
     for number, (outcome, why) in outcomes:
         counts[outcome] += 1

@@ -15,7 +15,7 @@ _REPLY = Draft202012Validator(json_schema("reply"))
 # What `degraded` says of the inputs whose fields the reply names.
 _ODD = {"out-of-range", "missing-fields"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-# A broker may refuse longer, deeper or unprintable topics: then the reply may go to the default topic.
+# A broker may refuse longer, deeper or unprintable topics; then the reply may go to the default topic.
 _LONGEST_TOPIC, _DEEPEST_TOPIC = 4096, 100
 
 
@@ -45,7 +45,7 @@ def _where(wanted: object, default: str, base: str) -> set[str]:
 
 
 def is_allowed(topic: str, base: str) -> bool:
-    """By the default list of reply topics."""
+    """Whether the default list of reply topics allows the topic."""
     levels = topic.split("/")
     if topic.startswith("$") or "+" in topic or "#" in topic or levels[-1] == "request" or "cmd" in levels[:-1]:
         return False

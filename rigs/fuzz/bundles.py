@@ -1,4 +1,4 @@
-"""Damaged bundles: the agent refuses them with a message before native code reads a byte, or they load and answer."""
+"""Damaged bundles. The agent refuses them with a message before native code reads a byte, or they load and answer."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ from tests.engine.runs import TASK, run
 from tests.models.test_canaries import CANARIES as SOUND_CANARIES
 
 CPU_S, MEMORY_BYTES = 10, 1 << 29
-# Of `info`, which brokers may find too long.
+# The longest description in `info`, which brokers may find too long.
 _MAX_DESCRIBED = 4000
 _MAX_MESSAGE = 5000
 _MANIFEST, _CANARIES, _ADAPTERS = "manifest.json", "canaries.json", ("adapter.gguf", "repair.gguf")
@@ -49,7 +49,7 @@ def outcomes(numbers: range, _model: Path) -> Iterator[tuple[int, Outcome]]:
 
 
 def _make_bundle(folder: Path) -> Path:
-    """With all that one may hold; `signed.py` attacks signatures."""
+    """A bundle with all that one may hold but a signature; `signed.py` attacks those."""
     bundle = make_bundle(folder, "q8_0")
     shutil.copyfile(bundle / "adapter.gguf", bundle / "repair.gguf")
     # Nothing here compares answers.
@@ -71,7 +71,7 @@ def write_damaged(sound: Path, dice: random.Random, folder: Path) -> Path:
                 path.write_bytes(mutated(read_gguf(sound / path.name), dice))
             else:
                 damage_file(path, dice)
-    # Else a hash is all that is looked at.
+    # Otherwise a hash is all that is looked at.
     if dice.random() < 0.7:
         _relist(bundle)
     return bundle
@@ -95,7 +95,7 @@ def _relist(bundle: Path) -> None:
 
 
 def _opened(bundle: Path) -> Outcome:
-    """What `run`, `check-config` and `edge-convert verify` make of it; they agree."""
+    """What `run`, `check-config` and `edge-convert verify` make of the bundle; they agree."""
     glance = None
     try:
         glance = path_fault(bundle) or content_fault(bundle)
@@ -122,7 +122,7 @@ def _opened(bundle: Path) -> Outcome:
 
 
 def _loaded(bundle: Path, weights: str) -> Outcome:
-    """By a worker, which answers once."""
+    """What becomes of the bundle in a worker, which answers once."""
     (model, _), *adapters = json.loads(weights)
     files = tuple(Adapter(path=str(bundle / name), sha256=sha256) for name, sha256 in adapters)
     load = Load(model_path=str(bundle / model), adapters=files, settings=SETTINGS, tasks=(TASK,))

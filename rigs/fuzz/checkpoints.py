@@ -54,7 +54,7 @@ def make_sound() -> tuple[tuple[CheckpointFiles, CheckpointFiles], AdapterFiles]
 
 
 def make_bundle(folder: Path, kind: str, *words: str) -> Path:
-    """That checkpoint with its adapter, converted in another process: what is forked here must have one thread."""
+    """That checkpoint with its adapter, converted in another process, as what is forked here must have one thread."""
     (plain, _), adapter = make_sound()
     checkpoint, lora, bundle = plain.write(folder / "ck"), adapter.write(folder / "lora"), folder / kind
     command = [sys.executable, "-m", "edge_convert", str(checkpoint), "--out", str(bundle), "--type", kind]
@@ -64,7 +64,7 @@ def make_bundle(folder: Path, kind: str, *words: str) -> Path:
 
 def outcomes(numbers: range, _model: Path) -> Iterator[tuple[int, Outcome]]:
     checkpoints, adapter = make_sound()
-    # Remembered from here on: each template is tried in a process of its own.
+    # Remembered from here on, because each template is tried in a process of its own.
     chat_template_fault(TEMPLATE)
     for number in numbers:
         dice = random.Random(number)

@@ -1,4 +1,4 @@
-"""Each case in its own forked process, which may die, hang or ask for all memory."""
+"""Runs each case in its own forked process, which may die, hang or ask for all memory."""
 
 import faulthandler
 import json

@@ -1,4 +1,4 @@
-"""Damage that a stranger, a bad disk or a bad program may do: to JSON, to bytes, and to the file itself."""
+"""Damage that a stranger, a bad disk or a bad program may do to JSON, to bytes, and to the file itself."""
 
 import copy
 import json
@@ -45,7 +45,7 @@ def damage_json(document: Any, dice: random.Random) -> Any:
 
 
 def _copied(values: Sequence[Any], dice: random.Random) -> Any:
-    """One of the values, as a copy: later damage must change neither the list nor another place of the document."""
+    """A copy of one of the values, as later damage must change neither the list nor another place of the document."""
     return copy.deepcopy(dice.choice(values))
 
 
@@ -67,7 +67,7 @@ def _damage_value(place: Any, key: Any, dice: random.Random) -> None:
 
 
 def json_text(document: Any, dice: random.Random) -> bytes:
-    """Sometimes with a key that occurs twice."""
+    """The document as JSON, sometimes with a key that occurs twice."""
     text = json.dumps(document, ensure_ascii=dice.random() < 0.5, indent=dice.choice((None, None, 1)))
     if dice.random() < 0.1 and text.startswith("{") and len(text) > 2:
         text = '{"name": 1, ' + text[1:]
@@ -75,7 +75,7 @@ def json_text(document: Any, dice: random.Random) -> bytes:
 
 
 def damage_bytes(data: bytes, dice: random.Random) -> bytes:
-    """Cut, longer, with other bytes, or replaced by another file."""
+    """The data cut, longer, with other bytes, or replaced by another file."""
     if not data or dice.random() < 0.2:
         return dice.choice(_FILES)
     changed = bytearray(data)
@@ -96,7 +96,7 @@ def damage_bytes(data: bytes, dice: random.Random) -> bytes:
 
 
 def damage_file(path: Path, dice: random.Random) -> None:
-    """Of JSON mostly its values, of others their bytes, and sometimes the file itself."""
+    """Damages mostly the values of JSON, the bytes of other files, and sometimes the file itself."""
     if dice.random() < 0.15:
         _replace_file(path, dice)
         return

@@ -1,4 +1,4 @@
-"""Models with damaged headers: what passes the agent's check must not end llama.cpp."""
+"""Models with damaged headers. What passes the agent's check must not end llama.cpp."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Messages as confused or hostile clients send them: always the same for the same number."""
+"""Messages as confused or hostile clients send them, always the same for the same number."""
 
 import json
 import random
@@ -63,7 +63,7 @@ class Message:
     copies: int = 1
     """How often it is sent."""
     properties: dict[str, Any] = field(default_factory=dict)
-    """By paho's names."""
+    """MQTT 5 properties by paho's names."""
 
     @property
     def key(self) -> bytes | str | None:
@@ -78,7 +78,7 @@ class Message:
 
     @property
     def may_vanish(self) -> bool:
-        """The broker may drop it before the agent hears of it."""
+        """Whether the broker may drop it before the agent hears of it."""
         return self.qos == 0 or self.properties.get("MessageExpiryInterval", 60) <= 2
 
 
@@ -87,7 +87,7 @@ def mark(number: int) -> bytes:
 
 
 def message(number: int, base: str, *, is_v5: bool) -> Message:
-    """For MQTT 5 nearly all have Correlation Data; at 3.1.1 properties do not exist."""
+    """The message of this number. In MQTT 5 nearly all have Correlation Data; 3.1.1 has no properties."""
     dice = random.Random(number)
     kind, task = dice.choice((*KINDS, *V5_KINDS) if is_v5 else KINDS), dice.choice(TASKS)
     options = {"max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "seed": 1, "stop": "x"}

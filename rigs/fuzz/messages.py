@@ -1,4 +1,4 @@
-"""Malformed messages to a real agent over mosquitto: each is answered once, in the right place and form.
+"""Malformed messages to a real agent over mosquitto. Each is answered once, in the right place and form.
 
 `malformed.py` makes the messages, `answers.py` knows the right answers. No process may end or grow.
 """
@@ -25,12 +25,12 @@ from tests.helpers.site import written_config
 
 DEVICE = "fuzz"
 BASE = f"edgeai/v1/test/{DEVICE}"
-# Messages without an answer yet.
+# How many messages may be without an answer yet.
 AHEAD = 48
 STUCK_S = 60.0
 # Each fourth message uses MQTT 3.1.1.
 OLD_EVERY = 4
-# By then the bounded memories are full: answers to repeat, the times of runs, SQLite's cache. The interpreter's table
+# By then the bounded memories (answers to repeat, the times of runs, SQLite's cache) are full. The interpreter's table
 # of names doubles once, at some time (1 MiB).
 SETTLED_AFTER = 20_000
 MAX_GROWTH = 1.03
@@ -39,7 +39,8 @@ MAX_GROWTH = 1.03
 class Book:
     """The messages that were sent, and what is wrong with the answers that came.
 
-    Answers to messages without a key are only counted. owed, answered: answers to messages that cannot vanish.
+    Answers to messages without a key are only counted. `owed` and `answered` count those to messages that cannot
+    vanish.
     """
 
     def __init__(self, base: str) -> None:
@@ -103,7 +104,7 @@ class Book:
 
 
 def outcomes(numbers: range, _model: Path) -> Iterator[tuple[int, Outcome]]:
-    """Statuses of the answers, then faults; a fault's message names the message."""
+    """The statuses of the answers, then the faults, each of which names its message."""
     with tempfile.TemporaryDirectory() as folder:
         book = run(Path(folder), numbers)
     print(f"{len(numbers)} messages, {book.owed} answers owed, {book.answered} received", flush=True)

@@ -1,4 +1,4 @@
-"""Damaged schemas and patterns: each is soon refused with a message, or answers keep to it."""
+"""Damaged schemas and patterns. Each is soon refused with a message, or answers keep to it."""
 
 import json
 import random
@@ -18,7 +18,7 @@ from tests.engine.answer.test_json_answer import SCHEMAS
 from tests.engine.runs import TASK, answer_all, run
 
 CPU_S, MEMORY_BYTES = 20, 1 << 30
-# How long checking a schema may take: whoever configures it waits once, and so does a worker that first sees it.
+# How long checking a schema may take. Whoever configures it waits once, and so does a worker that first sees it.
 _SOON_S = 5.0
 _MAX_MESSAGE = 2000
 _SETTINGS = EngineSettings(context_tokens=512, max_active=1, threads=1, prefill_threads=1, batch_tokens=64)

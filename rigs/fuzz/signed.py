@@ -1,4 +1,4 @@
-"""Attacks on a signed bundle: none of what they make may open, and what was signed for this board always does."""
+"""Attacks on a signed bundle. None of what they make may open, and what was signed for this board always does."""
 
 import random
 import shutil
@@ -27,11 +27,11 @@ class World:
     """Two bundles of one signer, and a board that has switched to the newer one."""
 
     bundle: Path
-    """The newer one, in force."""
+    """The newer bundle, in force."""
     older: Path
-    """Signed with the same key, with other weights."""
+    """A bundle with other weights, signed with the same key."""
     keys: dict[str, Path]
-    """Private keys by the name of who has them."""
+    """Private keys by the name of their holder."""
     trust: Trust
     """What the board trusts."""
 
@@ -91,7 +91,7 @@ def _mix(world: World, bundle: Path, dice: random.Random) -> str:
 
 
 def _replay(world: World, bundle: Path, _: random.Random) -> str:
-    """An older bundle, whole."""
+    """A whole older bundle takes its place."""
     shutil.rmtree(bundle)
     shutil.copytree(world.older, bundle)
     return world.older.name
@@ -106,14 +106,14 @@ def _rename(_: World, bundle: Path, dice: random.Random) -> str:
 
 
 def _add(world: World, bundle: Path, dice: random.Random) -> str:
-    """A file that the manifest does not list."""
+    """Adds a file that the manifest does not list."""
     name = dice.choice(("repair.gguf", "student-a.gguf", "score_maps.json", "canaries.json", "run.sh", ".hidden"))
     shutil.copyfile(dice.choice(sorted(world.older.iterdir())), bundle / name)
     return name
 
 
 def _sign_otherwise(world: World, bundle: Path, dice: random.Random) -> str:
-    """A changed bundle or the same one, signed by a stranger or with a revoked key."""
+    """The bundle, perhaps changed, is signed by a stranger or with a revoked key."""
     if dice.random() < 0.5:
         text = (bundle / _MANIFEST).read_text("utf-8")
         (bundle / _MANIFEST).write_text(text.replace('"version":2', '"version":3'), "utf-8")

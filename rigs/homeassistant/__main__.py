@@ -54,7 +54,7 @@ class HomeAssistant:
         return self._log_path.read_text(encoding="utf-8", errors="replace")
 
     def wait_for(self, what: str, timeout_s: float, **wanted: str | None) -> None:
-        """Waits until these entities are in these states (None: gone) and prints how long it took; else ends."""
+        """Waits until these entities are in these states, or gone for None, and prints how long it took; else ends."""
         started = time.monotonic()
         while time.monotonic() - started < timeout_s:
             entities = self.entities

@@ -1,6 +1,6 @@
 """Home Assistant with its MQTT integration alone; prints its entities once a second as a line of JSON.
 
-It runs in its own environment: python instance.py FOLDER PORT
+It runs in its own environment, as `python instance.py FOLDER PORT`.
 """
 
 import asyncio

@@ -71,9 +71,9 @@ class Load:
         self._qos = qos
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        # By the request's name: when it was sent, and who waits for its answer.
+        # By the request's name, when it was sent, and who waits for its answer.
         self._waiting: dict[str, tuple[float, Future[Answer]]] = {}
-        # By the request's name: the text of its stream so far.
+        # By the request's name, the text of its stream so far.
         self._streams: dict[str, list[str]] = {}
         # Names by the number of the MQTT message, and the numbers that the broker has acknowledged. paho acknowledges
         # under a lock that `publish` waits for, so `_lock` must not be taken there.
@@ -136,7 +136,7 @@ class Load:
                 self._acknowledged.discard(number)
 
     def struck(self, fault: str) -> None:
-        """The fault is about to happen."""
+        """To be called when the fault is about to happen."""
         with self._lock:
             self.ledger.struck(fault)
 
@@ -166,7 +166,7 @@ class Load:
 def in_parallel(
     ask: Callable[[Question], Result], questions: Sequence[Question], clients: int
 ) -> tuple[list[Result], float]:
-    """A closed load: each client asks its next question as soon as it has an answer.
+    """A closed load, in which each client asks its next question as soon as it has an answer.
 
     Returns the results in the order of the questions, and the seconds that all of them took.
     """
@@ -177,7 +177,7 @@ def in_parallel(
 
 
 def at_times(times_s: Iterable[float], ask: Callable[[int], Result]) -> list[Result]:
-    """An open load: asks at these times, in seconds from now, whether or not earlier requests are answered."""
+    """An open load, which asks at these times, in seconds from now, whether or not earlier requests are answered."""
     began, results = time.monotonic(), []
     for number, at_s in enumerate(times_s):
         time.sleep(max(0.0, began + at_s - time.monotonic()))
@@ -186,5 +186,5 @@ def at_times(times_s: Iterable[float], ask: Callable[[int], Result]) -> list[Res
 
 
 def answers_of(futures: Iterable[Future[Answer]], timeout_s: float = ANSWER_S) -> list[Answer]:
-    """Raises TimeoutError if a request is not answered."""
+    """The answers of all futures. Raises TimeoutError if a request is not answered."""
     return [future.result(timeout_s) for future in futures]

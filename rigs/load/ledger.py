@@ -13,7 +13,7 @@ NO_FAULT = "none"
 
 
 def answer_text(output: Any) -> str:
-    """An output in the form in which it is compared: text, or an object with sorted keys."""
+    """An output in the form in which it is compared, which is text, or an object with sorted keys."""
     return output if isinstance(output, str) else json.dumps(output, sort_keys=True, ensure_ascii=False)
 
 
@@ -85,7 +85,7 @@ class Ledger:
         self._open.add(name)
 
     def struck(self, fault: str) -> None:
-        """The fault is about to happen."""
+        """To be called when the fault is about to happen."""
         self._fault = fault
         now = self._by_fault.setdefault(fault, FaultCounts())
         now.times += 1
@@ -146,12 +146,12 @@ class Ledger:
         return sorted(name for name in self._open if self._entries[name].is_acknowledged)
 
     def by_fault(self) -> dict[str, FaultCounts]:
-        """With NO_FAULT."""
+        """The counts of each fault, NO_FAULT included."""
         lost = Counter(self._entries[name].fault for name in self.lost())
         return {fault: replace(one, lost=lost[fault]) for fault, one in self._by_fault.items()}
 
     def counts(self) -> dict[str, int]:
-        """Of all faults together."""
+        """The counts of all faults together."""
         found = {"asked": len(self._entries), "answered": self.answered}
         for name in ("lost", "wrong", "duplicates", "inferred_again"):
             found[name] = sum(getattr(one, name) for one in self.by_fault().values())
@@ -159,7 +159,7 @@ class Ledger:
 
     @property
     def is_good(self) -> bool:
-        """Nothing is lost, wrong or inferred again; no fault has more duplicates than requests in flight."""
+        """Whether nothing is lost, wrong or inferred again, and no fault has more duplicates than it met requests."""
         is_within = all(one.duplicates <= one.in_flight for one in self._by_fault.values())
         return is_within and not any(self.counts()[name] for name in ("lost", "wrong", "inferred_again"))
 

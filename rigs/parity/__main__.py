@@ -93,7 +93,7 @@ def main() -> int:
 
 
 def convert(checkpoint: Path, bundle: Path, kind: Quantization) -> dict[str, float]:
-    """In a process of its own, whose peak memory is its own. Raises SystemExit if it fails."""
+    """Converts in a process of its own, so that its peak memory is its own. Raises SystemExit if it fails."""
     command = [sys.executable, "-m", "convert", str(checkpoint), "--out", str(bundle), "--type", kind.value]
     facts: dict[str, float] = json.loads(run_program([*command, "--force", "--json", "--no-canaries"]))
     return facts

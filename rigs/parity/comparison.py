@@ -18,7 +18,7 @@ EXPLAINED = {f"general.{name}": _GUESSED for name in ("basename", "finetune", "v
 
 @dataclass(slots=True)
 class Comparison:
-    """Counts of what was compared and the differences found; `explained` ones are no fault."""
+    """Counts of what was compared, and the differences found. `explained` ones are no fault."""
 
     tensors: int = 0
     tensor_bytes: int = 0
@@ -28,7 +28,7 @@ class Comparison:
 
 
 def compare(ours: Gguf, theirs: Gguf, *, with_tensors: bool = True) -> Comparison:
-    """Compare every key with its type and value and, unless left out, every tensor's type, shape and bytes."""
+    """Compares every key with its type and value and, unless left out, every tensor's type, shape and bytes."""
     result = Comparison(keys=len(ours.keys.keys() | theirs.keys.keys()))
     for key in sorted(ours.keys.keys() | theirs.keys.keys()):
         mine, other = ours.keys.get(key), theirs.keys.get(key)

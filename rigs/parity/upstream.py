@@ -30,7 +30,7 @@ class Upstream:
         self._python = make_environment(work / "venv", REQUIREMENTS)
 
     def convert(self, checkpoint: Path, target: Path, out_type: str, *, vocab_only: bool = False) -> None:
-        """Write the GGUF file `target`; raises with the converter's last output if it fails."""
+        """Writes the GGUF file `target`. Raises with the converter's last output if it fails."""
         script = self._root / "convert_hf_to_gguf.py"
         command = [str(self._python), str(script), "--outtype", out_type, "--outfile", str(target), str(checkpoint)]
         own = {"PYTHONPATH": str(self._root / "gguf-py"), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

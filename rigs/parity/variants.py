@@ -1,4 +1,4 @@
-"""Checkpoints derived from the given one: same weights (linked), other tokenizer and configuration files.
+"""Checkpoints derived from the given one, with the same weights (linked) and other tokenizer and configuration files.
 
 They stand for forms of checkpoint that the given one does not show, so that keys can be compared for those too.
 """
@@ -22,7 +22,7 @@ R1_TEMPLATE = "{{ bos_token }}{% for m in messages %}<｜User｜>{{ m['content']
 
 
 def r1_distill(files: Files) -> None:
-    """DeepSeek-R1-Distill-Qwen: BOS added by a template, markers with wide bars, think tokens that are not special."""
+    """Like DeepSeek-R1-Distill-Qwen, with a template that adds BOS, wide bars in markers, and ordinary think tokens."""
     tokenizer, config, settings = files["tokenizer.json"], files["config.json"], files["tokenizer_config.json"]
     for token in [*tokenizer["added_tokens"], *settings["added_tokens_decoder"].values()]:
         token["content"] = R1_TOKENS.get(token["content"], token["content"])
@@ -51,7 +51,7 @@ def r1_distill(files: Files) -> None:
 
 
 def yarn_and_pairs(files: Files) -> None:
-    """Static YaRN, merges as pairs, the chat template in a file of its own."""
+    """Has static YaRN, merges as pairs, and the chat template in a file of its own."""
     tokenizer, settings = files["tokenizer.json"], files["tokenizer_config.json"]
     tokenizer["model"]["merges"] = [merge.split(" ") for merge in tokenizer["model"]["merges"]]
     files["chat_template.jinja"] = settings.pop("chat_template")
@@ -60,7 +60,7 @@ def yarn_and_pairs(files: Files) -> None:
 
 
 def nested_rope_and_named_templates(files: Files) -> None:
-    """`rope_parameters` of newer transformers, a stated head_dim, named chat templates, no generation_config.json."""
+    """Has newer transformers' `rope_parameters`, a head_dim, named chat templates, and no generation_config.json."""
     config, settings = files["config.json"], files["tokenizer_config.json"]
     config["rope_parameters"] = {"rope_type": "linear", "rope_theta": config.pop("rope_theta"), "factor": 2.0}
     config["head_dim"] = config["hidden_size"] // config["num_attention_heads"]

@@ -1,1 +1,1 @@
-"""A pool: boards behind one request topic, on queues of RabbitMQ."""
+"""A pool of boards behind one request topic, on queues of RabbitMQ."""

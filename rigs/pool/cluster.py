@@ -19,7 +19,7 @@ from tests.helpers.processes import ends, is_running, wait_until
 
 START_S = 120.0
 SERVERS = Path("/usr/lib/rabbitmq/lib")
-# Below the ports that the kernel gives to clients: none takes the port of a node that is down, or connects to itself.
+# Below the ports that the kernel gives to clients, so none takes a port of a node that is down, or connects to itself.
 _PORTS = range(20000, 32000)
 _CONFIG = """\
 listeners.tcp.default = {address}:{amqp_port}
@@ -65,7 +65,7 @@ class Node:
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder / "log"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _VM,
-            # The script becomes the Erlang VM; else it stays between, and a signal to it would miss the VM.
+            # Makes the script become the Erlang VM. Otherwise it stays between, and a signal to it would miss the VM.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
 
@@ -145,7 +145,7 @@ class Cluster:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """All nodes start at once: each waits for the others."""
+        """All nodes start at once, because each waits for the others."""
         with ExitStack() as stack:
             epmd = subprocess.Popen(["epmd"], env=self._environment)
             stack.callback(ends, epmd)

@@ -17,7 +17,7 @@ DEADLINE_MS = 60_000
 
 
 def demo(folder: Path) -> int:
-    """0 if every request was answered."""
+    """Returns 0 if every request was answered."""
     print(f"starting {NODES} RabbitMQ nodes and {BOARDS} boards, which takes about a minute", flush=True)
     with Plant(folder, [STEP_MS] * BOARDS) as plant, closing(Load(plant.port, is_kept=True)) as load:
         print(f"a sensor asks {1 / EVERY_S:.0f} times a second; a board takes {STEP_MS:.0f} ms for an answer")

@@ -1,4 +1,4 @@
-"""The examples for RabbitMQ and mosquitto as a plant has them: TLS, accounts, a bridge; with one node and one board."""
+"""The examples for RabbitMQ and mosquitto as a plant has them, with TLS, accounts, a bridge, one node and one board."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def examples(folder: Path) -> int:
         agent = AgentProcess(config)
         bridge = _bridge(node, certificates / "ca.pem", passwords)
         try:
-            # One that is persistent runs as this user, who may read the certificate.
+            # A persistent one runs as this user, who may read the certificate.
             with Mosquitto(folder, free_port(), bridge, is_persistent=True) as mosquitto:
                 wait_until(lambda: _has_board(monitoring), "the board is in its pool", 60.0)
                 for version in ("5", "311"):
@@ -133,7 +133,7 @@ def _run(*words: str) -> str:
 
 
 def _has_board(config: Path) -> bool:
-    """By the account that looks at the site."""
+    """Whether the account that looks at the site sees a board."""
     command = [*EDGE_AGENT, "pool", "status", "--config", str(config), "--json", "--wait", "5"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     boards = json.loads(done.stdout)["boards"] if done.stdout else []

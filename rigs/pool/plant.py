@@ -1,4 +1,4 @@
-"""A plant: RabbitMQ's nodes, and boards of one pool, each behind a network of its own."""
+"""A plant with RabbitMQ's nodes, and boards of one pool, each behind a network of its own."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -54,21 +54,21 @@ class Board:
         self.agent = None
 
     def stop(self) -> int:
-        """Its exit code; 0 for one that is down."""
+        """Returns the agent's exit code; 0 if it is down."""
         code = 0 if self.agent is None else self.agent.stop()
         self.agent = None
         return code
 
 
 class Plant:
-    """Nodes and boards that run while the context is entered. `port`: where a sensor finds a node that is up."""
+    """Nodes and boards that run while the context is entered. A sensor finds a node that is up at `port`."""
 
     def __init__(self, folder: Path, steps_ms: list[float]) -> None:
         self.cluster = Cluster(folder, NODES)
         self.boards = [Board(folder, number, self.cluster, step_ms) for number, step_ms in enumerate(steps_ms, 1)]
         self._to_nodes = Proxy(*((node.address, node.mqtt_port) for node in self.cluster.nodes))
         self.port = self._to_nodes.port
-        # Those of a board, to reach RabbitMQ as it does.
+        # The settings of a board, to reach RabbitMQ as it does.
         self._settings = load_config(self.boards[0].config)
         self._stack = ExitStack()
 

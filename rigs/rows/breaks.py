@@ -25,7 +25,7 @@ MAX_ORDINARY = 0.02
 MAX_ROWS = 2000
 # How many later rows are broken.
 _BROKEN_ROWS = 100
-# How a sensor or a gateway breaks: what becomes of its number. None: it is missing.
+# How a sensor or a gateway breaks, as what becomes of its number; None if it is missing.
 BREAKS: Mapping[str, Callable[[float], Any]] = {
     "code -99": lambda _: -99,
     "code 65535": lambda _: 65535,

@@ -13,7 +13,7 @@ COMPRESSOR = (
 
 
 def compressor(draw: np.random.Generator, count: int) -> Floats:
-    """Readings of COMPRESSOR: runs in four of five, at some load and ambient temperature."""
+    """Readings of COMPRESSOR, which runs in four of five, at some load and ambient temperature."""
     runs = draw.random(count) < 0.8
     load = np.where(runs, draw.beta(2, 2, count), 0.0)
     ambient = draw.normal(22, 5, count)
@@ -30,7 +30,10 @@ def compressor(draw: np.random.Generator, count: int) -> Floats:
 
 
 def compressor_faults(draw: np.random.Generator, rows: Floats) -> Floats:
-    """Cooler fouled, bearing worn, filter clogged, air leak, dryer failed, motor overloaded: each more or less."""
+    """The rows with a fouled cooler, worn bearing, clogged filter, air leak, failed dryer or overloaded motor.
+
+    Each fault is more or less severe.
+    """
     rows, fault, size = rows.copy(), draw.integers(0, 6, len(rows)), draw.uniform(0.3, 1.2, len(rows))
     changes = (
         *((0, "oil_temp_c", 0, 18), (1, "vibration_mm_s", 1.5, 0), (2, "filter_bar", 0, 0.25)),

@@ -20,7 +20,7 @@ from edge_agent.core.terminal import aligned
 from rigs.bench.figures import verdict
 from rigs.rows.compressor import Floats, break_sensors, compressor, compressor_faults, readings
 
-# Learns from usual rows with a seed, and returns a function that scores others: the higher, the rarer.
+# Learns from usual rows with a seed, and returns a function that scores others, the rarer the higher.
 Detector = Callable[[Floats, int], Callable[[Floats], Floats]]
 BOOTSTRAPS = 200
 MIN_SETS = 6
@@ -89,7 +89,7 @@ def _local_outlier_factor(usual: Floats, _seed: int) -> Callable[[Floats], Float
 
 
 def _ecod(usual: Floats, _seed: int) -> Callable[[Floats], Floats]:
-    """Empirical cumulative distributions (Li 2022): how far out each number is by itself, summed in three ways."""
+    """How far out each number is by itself, summed in three ways, by empirical cumulative distributions (Li 2022)."""
     ordered, count = np.sort(usual, axis=0), len(usual)
     skewed_left = ((usual - usual.mean(axis=0)) ** 3).sum(axis=0) < 0
 

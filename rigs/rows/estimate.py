@@ -38,7 +38,7 @@ def main(words: Sequence[str]) -> int:
 def check(name: str, seed: int, steps: int | None) -> tuple[bool, bool]:
     """Whether the mean error is small enough, and whether the intervals are true, on later rows.
 
-    A real set has no later rows: there, the rows that were held out count.
+    A real set has no later rows, so the rows that were held out count.
     """
     # The short form does without PyTorch and scikit-learn.
     from convert.learning.baselines import baseline_of  # noqa: PLC0415
@@ -116,7 +116,7 @@ def _labelled(columns: dict[str, Floats], answers: Floats) -> Labelled:
 
 
 def _simulated(make: Callable[[np.random.Generator, int], Labelled]) -> Callable[..., tuple[Labelled, Labelled]]:
-    """1,500 rows, and 2,000 later ones."""
+    """A maker of 1,500 rows, and 2,000 later ones."""
     return lambda draw: (make(draw, 1500), make(draw, 2000))
 
 

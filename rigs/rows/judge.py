@@ -62,7 +62,7 @@ def audit(agent: AgentSide, draw: random.Random, count: int) -> None:
 
 
 def command(agent: AgentSide, name: str, fields: dict[str, Any]) -> tuple[float, dict[str, Any]]:
-    """How long it takes, and what health says of the task once its answers are assessed."""
+    """How long the command takes, and what health says of the task once its answers are assessed."""
     result, began = f"{BASE}/cmd/{name}/result", time.monotonic()
     agent.client.subscribe(result)
     answer = agent.client.exchange(f"{BASE}/cmd/{name}", json.dumps(fields).encode(), result).json

@@ -7,7 +7,7 @@ import numpy as np
 # What a broken sensor of the plant sends.
 CODES = (-99.0, 0.0, 850.0, 65535.0)
 NUMBERS = ("inlet_bar", "outlet_bar", "oil_temp_c", "dew_point_c", "motor_a", "load_hours")
-# Each with its share of the rows and the remarks that a person may make.
+# For each label, its share of the rows and the remarks that a person may make.
 LABELS = {
     "normal": (0.5, ("runs fine", "checked, nothing to see", "quiet")),
     "air leak": (0.1, ("hissing near the valve", "loses pressure at night")),

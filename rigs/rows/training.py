@@ -41,7 +41,7 @@ def train(rows: Sequence[Row], recipe: Recipe) -> "Result":
 
 
 def answers_of(result: "Result", rows: Sequence[Row]) -> list[AnsweredRow]:
-    """The answers of the written model, also to rows that a board would give no label."""
+    """The answers of the written model, even to rows that a board would give no label."""
     from convert.learning.training import answers_of  # noqa: PLC0415 - needs PyTorch
 
     return answers_of(result.model, rows, Quantization.Q8_0, _ignore_progress)

@@ -46,7 +46,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def check(name: str, seed: int) -> dict[str, float]:
-    """By kind of readings, the share that is noticed."""
+    """The share of readings that is noticed, by their kind."""
     draw = np.random.default_rng(seed)
     learnt, ordinary = drawn(name, draw)
     table, usual = build_table(learnt), learn_numbers(learnt, build_table(learnt), seed)
@@ -73,7 +73,7 @@ def drawn(name: str, draw: np.random.Generator) -> tuple[list[Row], Readings]:
 
 
 def made_of(ordinary: Readings, draw: np.random.Generator) -> dict[str, Readings]:
-    """By kind: readings with the names and numbers of ordinary ones."""
+    """Readings by kind, with the names and numbers of ordinary ones."""
     names = list(ordinary[0])
     numbers = np.array([list(reading.values()) for reading in ordinary])
     low, high = numbers.min(axis=0), numbers.max(axis=0)

@@ -16,7 +16,7 @@ from rigs.rows.compressor import COMPRESSOR, SENSORS, Floats, break_sensors, com
 # The number of readings per false alarm that the simulated plant asks for.
 ASKED = (100, 1000)
 MAX_FALSE_ALARMS, MIN_NAMED = 1.5, 0.9
-# The machine is off in such shares of the rows. Of jumps, so many are noticed as if it never were.
+# The machine is off in these shares of the rows. This share of the jumps noticed without that must be noticed, too.
 STANDSTILLS, MIN_AS_EVER = (0.02, 0.1, 0.2, 0.3), 0.9
 MAX_MS, MAX_BYTES = 1.0, 1_000_000
 
@@ -51,7 +51,7 @@ def check_alarms(
 ) -> Iterator[bool]:
     """Whether false alarms on later rows are few enough, and whether a broken sensor is the first that is named.
 
-    codes: the share of error codes among the numbers to learn from.
+    `codes` is the share of error codes among the numbers to learn from.
     """
     rates = {asked: list[float]() for asked in asked_for}
     noticed, first, counts = (dict.fromkeys(SENSORS, 0) for _ in range(3))
@@ -123,7 +123,7 @@ def _broken(draw: np.random.Generator, ordinary: Floats, count: int) -> tuple[li
 
 
 def check_board() -> bool:
-    """Whether a reading of 40 fields is fast, and their file small."""
+    """Whether a reading of 40 fields is fast, and its file small."""
     draw = np.random.default_rng(0)
     rows = np.concatenate([compressor(draw, 2000) for _ in range(4)], axis=1)
     began = perf_counter()

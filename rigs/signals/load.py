@@ -55,7 +55,7 @@ def plant(port: int, rate: float) -> Iterator[None]:
 
 
 def own_cpu_s(pid: int) -> float:
-    """CPU time of the agent's own process: the worker does not know of signals."""
+    """CPU time of the agent's own process, because the worker does not know of signals."""
     times = psutil.Process(pid).cpu_times()
     return times.user + times.system
 

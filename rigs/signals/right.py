@@ -64,7 +64,7 @@ def file_of(package: str, ending: str, folder: Path) -> bytes:
 
 
 def windows(series: np.ndarray, names: Sequence[str], rate: float, window_s: float) -> Iterator[dict[str, Any]]:
-    """What `[signals]` reads at the end of each window. series: samples × signals."""
+    """What `[signals]` reads at the end of each window of `series`, [samples, signals]."""
     values = {name: {"topic": f"+/{name}"} for name in names}
     config = SignalsTable.model_validate({"window_s": window_s, "every_s": 86400, "values": values})
     table = new_table("t", config)

@@ -14,7 +14,7 @@ READINGS = 30
 BURST_EVERY_S, BURST = 60.0, 120
 RELOAD_EVERY_S = 90.0
 ANSWER_S = 60.0
-# Of 100 requests.
+# How many of 100 requests are of each kind.
 SHARES = {
     "triage": 52, "diagnosis": 16, "sensor": 12, "explanation": 4,
     "retry": 6, "mistake": 4, "too late": 3, "cancelled": 3,
@@ -45,7 +45,7 @@ class Factory(Load):
         self._due_at: dict[str, float] = {}
 
     def learn(self) -> None:
-        """Asks every question once, one after the other: these are the right answers."""
+        """Asks every question once, one after the other, which gives the right answers."""
         for task, reading in itertools.product((TRIAGE, DIAGNOSIS, EXPLANATION), self._readings):
             answer = self.ask(f"{BASE}/infer/{task}/request", reading, deadline_ms=60_000).result(ANSWER_S)
             if answer.status == "ok":
@@ -53,12 +53,12 @@ class Factory(Load):
         assert self._right, "the agent answers nothing"
 
     def ask_for(self, count: int) -> None:
-        """Requests of all kinds, by their shares."""
+        """Sends `count` requests of all kinds, by their shares."""
         for kind in self._random.choices(list(SHARES), list(SHARES.values()), k=count):
             self._ask(kind)
 
     def tick(self, now: float, *, has_bursts: bool) -> None:
-        """Bursts and reloads when they are due."""
+        """Sends bursts and reloads when they are due."""
         if has_bursts and self._is_due("burst", BURST_EVERY_S, now):
             for _ in range(BURST):
                 self._ask("triage", counted_as="burst")

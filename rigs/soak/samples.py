@@ -32,7 +32,7 @@ class Sample:
 
 
 def process_sample(pid: int) -> ProcessSample | None:
-    """None once the process is gone."""
+    """A sample of the process; None once it is gone."""
     try:
         process = psutil.Process(pid)
         return ProcessSample(pid, process.memory_info().rss / MIB, process.num_threads(), process.num_fds())
@@ -56,7 +56,7 @@ def take_sample(agent: AgentProcess, ledger: Ledger, at_s: float) -> Sample:
 
 
 def _size(path: Path) -> int:
-    """0 for a file that is removed meanwhile."""
+    """The size of the file; 0 if it is removed meanwhile."""
     try:
         return path.stat().st_size if path.is_file() else 0
     except OSError:

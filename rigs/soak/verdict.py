@@ -1,4 +1,4 @@
-"""What the samples of a run show: each check with its limit, and whether it holds."""
+"""What the samples of a run show, as checks with their limits, and whether each holds."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from rigs.soak.samples import MIB, ProcessSample, Sample
 
-# Memory counts as settled after this many answers; a median of this many samples counts.
+# Memory counts as settled after so many answers, and is then the median of so many samples.
 SETTLED_AFTER = 1000
 _MEDIAN_SAMPLES = 7
 MAX_GROWTH = 1.05
 # 8 MB of answers to repeat and 8 MB of other ends, with pages half full, and the write-ahead log.
 MAX_STATE_MIB = 46.0
-# Per request.
+# The most per request.
 MAX_LOG_BYTES = 100.0
 
 
@@ -22,7 +22,7 @@ class Check:
     value: str
     limit: str
     holds: bool | None
-    """None if it is not judged."""
+    """None if the value is not judged."""
 
 
 def verdict(samples: Sequence[Sample], counts: Mapping[str, int]) -> list[Check]:

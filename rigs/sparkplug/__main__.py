@@ -296,7 +296,7 @@ def _late_death(watch: Watch, node: str) -> bytes:
 
 
 def _check_requests(sent: list[Message], first: int) -> None:
-    """Exits unless the agents asked for rebirths and nothing else. first: how many requests the first agent sent."""
+    """Exits unless the agents asked for rebirths and nothing else, with `first` requests from the first agent."""
     others = {message.topic for message in sent if message.topic.split("/")[2] in ("STATE", "DCMD")}
     if others:
         raise SystemExit(f"the agent sends more than requests for a rebirth: {others}")

@@ -1,4 +1,4 @@
-"""A node of Sparkplug B with the package pysparkplug, in an environment of its own. Arguments: port, node.
+"""A node of Sparkplug B with the package pysparkplug, in an environment of its own: `publisher.py PORT NODE`.
 
 Each line of standard input is a command, and each line of standard output says that it is done.
 """

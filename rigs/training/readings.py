@@ -49,7 +49,7 @@ TEMPERATURE_ZONES_C = (82.0, 95.0)
 CURRENT_ZONES = (1.3, 1.5)
 HIGH_PRESSURE_ZONES = (1.35, 1.5)
 LOW_PRESSURE_ZONES = (0.6, 0.4)
-# Decimals of vibration, temperature, current, pressure and speed: kinds of sensors.
+# Decimals of vibration, temperature, current, pressure and speed, by kind of sensor.
 PRINTED_DECIMALS = ((1, 1, 1, 1, 0), (1, 1, 1, 1, 0), (2, 1, 2, 2, 0), (1, 0, 1, 1, 0), (2, 2, 2, 3, 1))
 
 

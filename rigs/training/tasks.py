@@ -121,7 +121,7 @@ _PLAIN_TEXTS = (
     "{speed} rpm, {pressure} bar, {current} A, {temperature} °C, {vibration} mm/s",
 )
 
-# Share of each way of printing, in training.
+# The share of each way of printing in training.
 VARIANTS = {
     "standard": 0.50,
     "key order": 0.16,
@@ -143,7 +143,7 @@ class Row:
 
     @property
     def user_text(self) -> str:
-        """The user message that the agent makes of it: objects as compact JSON in the sender's key order."""
+        """The user message that the agent makes of it, with objects as compact JSON in the sender's key order."""
         if isinstance(self.source, str):
             return self.source
         return json.dumps(self.source, separators=(",", ":"), ensure_ascii=False)
@@ -221,7 +221,7 @@ def _other_text(random_source: random.Random) -> str:
 
 
 def draw_example(random_source: random.Random) -> tuple[str, str]:
-    """One training example: prompt and answer (without the closing <|im_end|>), tasks and variants mixed."""
+    """The prompt and answer (without the closing <|im_end|>) of one training example, of any task and variant."""
     task = random_source.choices((CLASSIFY, EXTRACT, GENERATE), (0.40, 0.36, 0.24))[0]
     system: str | None = TASKS[task]["system"]
     if task == GENERATE and random_source.random() < 0.5:

@@ -43,7 +43,10 @@ def write_checkpoint(folder: Path, steps: int, threads: int) -> None:
 
 
 def new_tokenizer(size: int) -> Tokenizer:
-    """Of prompts and answers as in training, and plain words. size: with the special tokens, whose ids are given."""
+    """A tokenizer of prompts and answers as in training, and plain words.
+
+    `size` includes the special tokens, whose ids are given.
+    """
     source = random.Random("tokenizer 1")
     special = re.compile("|".join(map(re.escape, SPECIAL_TOKENS)))
     texts = [part for _ in range(6000) for part in special.split("".join(draw_example(source))) if part]
@@ -55,7 +58,7 @@ def new_tokenizer(size: int) -> Tokenizer:
 
 
 def new_model(config: Qwen2Config) -> Any:
-    """Before training. What layers add to the hidden state starts smaller the more layers there are, as in GPT-2."""
+    """An untrained model. What layers add to the hidden state starts smaller the more layers it has, as in GPT-2."""
     model = Qwen2ForCausalLM(config)
     for name, parameter in model.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -64,7 +67,7 @@ def new_model(config: Qwen2Config) -> Any:
 
 
 def batches(tokenizer: Tokenizer) -> Iterator[tuple[Any, Any]]:
-    """Ids and targets of fresh examples, of about equal length. Without end."""
+    """Ids and targets of fresh examples of about equal length, without end."""
     source = random.Random("training 1")
     while True:
         pool = [draw_example(source) for _ in range(BATCH * BATCHES_PER_POOL)]

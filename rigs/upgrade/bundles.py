@@ -48,7 +48,7 @@ class Workshop:
         return path
 
     def check(self, tree: Tree, bundle: Path) -> None:
-        """It is verified, opens with the key, and its canaries are answered as they are recorded."""
+        """Checks that it is verified, opens with the key, and that its canaries are answered as they are recorded."""
         done = tree.run("verify", bundle, "--public-key", self.public, module="convert")
         assert done.returncode == 0, done.stdout + done.stderr
         key = f"public_key = {json.dumps(str(self.public))}\n"

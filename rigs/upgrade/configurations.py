@@ -13,7 +13,7 @@ from rigs.upgrade.trees import NEW, OLD, Tree
 from tests.docs.pages import sample
 
 SCHEMA = "import json; from {} import Config; print(json.dumps(Config.model_json_schema()))"
-# What a schema says for people.
+# The keys of a schema that are for people.
 WORDS = ("title", "description", "default")
 OLD_KINDS = {"classify", "extract", "generate"}
 
@@ -50,11 +50,11 @@ def test_no_key_is_gone(keys: tuple[dict[str, Any], dict[str, Any]]) -> None:
     old, new = keys
     assert not old.keys() - new.keys()
     changed = {key for key in old if old[key] != new[key]}
-    # Wider, or narrower only for what did not work before: another model than `default`, a port in `host`.
+    # They are wider, or narrower only for what did not work before (another model than `default`, a port in `host`).
     assert changed == {
         *("commands.allow", "engine", "tasks.*.schema"),
         *("models", "tasks.*.model"),
-        # More kinds.
+        # There are more kinds.
         *("tasks", "tasks.*", "tasks.*.kind"),
         "queue.default_deadline_ms",
         "mqtt.host",
@@ -62,7 +62,7 @@ def test_no_key_is_gone(keys: tuple[dict[str, Any], dict[str, Any]]) -> None:
 
 
 def checked(tree: Tree, text: str, folder: Path) -> tuple[int, str]:
-    """Exit code and words of `check-config`."""
+    """The exit code and the words of `check-config`."""
     path = folder / "config.toml"
     path.write_text(text, "utf-8")
     done = tree.run("check-config", path)
@@ -85,7 +85,7 @@ def test_the_new_agent_takes_the_samples_of_the_old_manual_which_have_all_its_ke
 def test_the_old_agent_names_each_key_that_it_does_not_know(
     keys: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path
 ) -> None:
-    """In the complete sample of the new manual.
+    """It names each in the complete sample of the new manual.
 
     What is below a table that it does not know is not named, nor what stands in tasks of kinds that it does not know.
     """

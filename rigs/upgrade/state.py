@@ -1,4 +1,4 @@
-"""The old agent and the new one take turns on one state folder: stopped, killed, and with the broker away."""
+"""The old agent and the new one take turns on one state folder, stopped, killed, and with the broker away."""
 
 import json
 import os
@@ -31,7 +31,7 @@ there_and_back = pytest.mark.parametrize(("first", "second"), WAYS, ids=["there"
 
 
 class Board:
-    """Its folder, a broker that keeps sessions, and a client that hears everything."""
+    """A board's folder, a broker that keeps sessions, and a client that hears everything."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.state = folder, folder / "state"
@@ -48,7 +48,7 @@ class Board:
         return client
 
     def configure(self, more: str = "", *, model: str | Path = "echo:") -> None:
-        """The configuration of the next start."""
+        """Writes the configuration of the next start."""
         written_config(self.folder, model, more, device=DEVICE, port=self.broker.port)
 
     def start(self, tree: Tree) -> Site:

@@ -22,7 +22,7 @@ class Tree:
 
     def program(self, module: str = "edge_agent") -> tuple[str, ...]:
         """The words that start one of its modules."""
-        # `-C`: the working folder is the first place where Python looks for modules.
+        # The option `-C` is needed because the working folder is the first place where Python looks for modules.
         return "env", "-C", str(self.folder), f"PYTHONPATH={self.folder}", sys.executable, "-m", module
 
     def run(self, *words: str | Path, module: str = "edge_agent") -> subprocess.CompletedProcess[str]:

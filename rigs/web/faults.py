@@ -148,7 +148,7 @@ def boards_and_clocks(browser: Browser, cases: Cases) -> list[str]:
         view.goto(f"{page.url}/#/board/conveyor-01")
         stage.silence("conveyor-01")
         ahead = dt.datetime.now(dt.UTC) + dt.timedelta(hours=3)
-        # Retained, and read by a process that starts later: only then is the time of the document what says its age.
+        # Retained, and read by a process that starts later. Only then does the time of the document say its age.
         site.health("conveyor-01", ts=ahead.isoformat(), expires=False)
         page.kill()
         page.start()

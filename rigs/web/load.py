@@ -27,7 +27,7 @@ from tests.helpers.page import PageProcess
 from tests.helpers.processes import Mosquitto, free_port
 
 MAX_AGE_S, MAX_SHARE_OF_CORE, MAX_MIB = 2.0, 0.25, 150.0
-# Played by this process: their values are looked for in the tab, and their levels change the order.
+# Played by this process, which looks for their values in the tab, and changes the order by their levels.
 PLAYED = ("press-01", "pump-01", "oven-01")
 WARM_UP_S = 15.0
 # The time at which a text appears, without asking the tab again and again.
@@ -123,7 +123,7 @@ class Polls:
 
 @contextmanager
 def viewers(port: int, count: int) -> Iterator[Polls]:
-    """Poll the changes once a second, each over its own connection, as tabs do."""
+    """Viewers that poll the changes once a second, each over its own connection, as tabs do."""
     polls, is_over = Polls(), threading.Event()
 
     def view(number: int) -> None:
@@ -158,7 +158,7 @@ def viewers(port: int, count: int) -> Iterator[Polls]:
 
 
 def seconds_until_shown(shown: Page, played: SimulatedSite, number: int) -> float:
-    """From the publication of a queue of this depth until the tab shows it."""
+    """The time from the publication of a queue of this depth until the tab shows it."""
     began = time.monotonic()
     played.health(PLAYED[0], queue={"depth": number, "capacity": 64}, overall="critical", reasons=["overheating"])
     shown.evaluate(APPEARS, f"{number}/64")
@@ -166,7 +166,7 @@ def seconds_until_shown(shown: Page, played: SimulatedSite, number: int) -> floa
 
 
 def moves(shown: Page, played: SimulatedSite) -> Sequence[str]:
-    """Changes the order while the pointer rests on the second board; what is then under it, if it is another."""
+    """Changes the order while the pointer rests on the second board; returns what is then under it, if that changed."""
     shown.bring_to_front()
     row = shown.locator("main li, main tr").filter(has_text=PLAYED[1]).first
     box = row.bounding_box()

@@ -45,7 +45,7 @@ Reading = dict[str, Any]
 
 class Answer(NamedTuple):
     output: str | None
-    """None without a promise."""
+    """The answer; None if no promise lets the board give it."""
     best: str
     """The label with the highest score."""
     right: str
@@ -62,7 +62,7 @@ class Plant:
         self._number = 0
 
     def reading(self) -> tuple[str, Reading, str]:
-        """Its id, its fields and the right label."""
+        """A reading's id, its fields and the right label."""
         label = self._draw.choice(self._labels)
         reading = draw_reading(self._draw, label)
         if self.has_new_units:  # inches per second, and degrees Fahrenheit
@@ -246,7 +246,7 @@ def ask_all(client: Client, plant: Plant, count: int) -> list[Answer]:
 
 
 def share_right(client: Client, plant: Plant) -> float:
-    """Of the best labels, whether they are given as answers or not."""
+    """The share of the best labels that are right, whether they are given as answers or not."""
     # More at once than the queue holds would be refused.
     answers = [answer for _ in range(JUDGED // BATCH) for answer in ask_all(client, plant, BATCH)]
     return sum(answer.best == answer.right for answer in answers) / len(answers)
@@ -268,7 +268,7 @@ def run(module: str, *words: str) -> str:
 
 
 def train(python: Path, folder: Path, rows: Path, out: Path, steps: int) -> None:
-    """With this environment's packages behind those of the Python that has PyTorch."""
+    """Trains with this environment's packages behind those of the Python that has PyTorch."""
     path = os.pathsep.join([str(ROOT), *(one for one in sys.path if one.endswith("site-packages"))])
     command = [str(python), "-m", "edge_convert", "train", "--tasks", str(folder / "old" / "config.toml")]
     command += ["--labelled", str(rows), "--out", str(out), "--steps", str(steps), "--any-accuracy"]

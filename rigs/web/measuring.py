@@ -28,14 +28,14 @@ def at_most(name: str, value: float, limit: float, unit: str, digits: int = 1) -
 
 
 def none_of(name: str, faults: Sequence[str]) -> Target:
-    """Holds if there are no faults; the first ones are printed."""
+    """A target that holds if there are no faults. The first ones are printed."""
     for fault in faults[:10]:
         print(f"  {name}: {fault}", flush=True)
     return Target(name, str(len(faults)), "0", not faults)
 
 
 def verdict(targets: Sequence[Target]) -> int:
-    """Prints the targets; the exit code of a rig."""
+    """Prints the targets; returns the exit code of a rig."""
     rows = [("ok" if one.holds else "FAIL", one.name, one.value, one.limit) for one in targets]
     print(f"on {processor()}:", *aligned(rows, left=4), sep="\n", flush=True)
     return 0 if targets and all(one.holds for one in targets) else 1
@@ -73,7 +73,7 @@ def heap_mib(session: CDPSession) -> float:
 
 
 def growth(samples: Sequence[float]) -> float:
-    """By how much the median of the last quarter exceeds that of the second, as a share: the first one is a warm-up."""
+    """The share by which the median of the last quarter exceeds that of the second, as the first is a warm-up."""
     quarter = max(1, len(samples) // 4)
     before, after = samples[quarter : 2 * quarter] or samples[:1], samples[-quarter:]
     return statistics.median(after) / statistics.median(before) - 1

@@ -28,7 +28,7 @@ TRIAGE, WATCH = "machine-triage", "pump-watch"
 LABELS = tuple(tasks()[TRIAGE]["labels"])
 PROMISE = 0.95
 UNUSUAL = {"kind": "unusual", "false_alarms": "1 per week", "unusual_below": 0.0005}
-# Of each answer's id the output is kept for feedback, the newest ones only.
+# The outputs of so many of the newest answers are kept by id, for feedback.
 _KEPT = 20_000
 _KINDS = ("press", "pump", "oven", "lathe", "conveyor", "mixer")
 Document = dict[str, Any]
@@ -93,7 +93,7 @@ class SimulatedSite:
         self.publish(f"{self.base(device)}/state", {**self._samples["state"], **document}, retain=True)
 
     def info(self, device: str, **tasks: Document) -> None:
-        """tasks: more tasks, by name."""
+        """`tasks` are more tasks, by name."""
         sample = self._samples["info"]
         triage = {**sample["tasks"][TRIAGE], "labels": list(LABELS), "echo_input": "audits", "audit_rate": 0.05}
         triage |= {"min_accuracy": PROMISE, "confidence": 0.95, "publish": None}
@@ -109,7 +109,7 @@ class SimulatedSite:
         self.publish(f"{self.base(device)}/info", document, retain=True)
 
     def health(self, device: str, *, ts: str | None = None, expires: bool = True, **parts: Document | Any) -> None:
-        """parts: replace fields of objects such as `queue`, or whole values such as `overall`."""
+        """`parts` replace fields of objects such as `queue`, or whole values such as `overall`."""
         sample = self._samples["health"]
         soc_c = round(self._random.uniform(48, 64), 1)
         depth = self._random.randrange(4)
@@ -124,13 +124,13 @@ class SimulatedSite:
         }
         for name, value in parts.items():
             document[name] = {**document[name], **value} if isinstance(value, dict) else value
-        # As an agent does: an old one disappears by itself.
+        # As with an agent's, an old one disappears by itself.
         expiry_s = max(1, round(3 * self.interval_s))
         properties = {"MessageExpiryInterval": expiry_s} if expires else {}
         self.publish(f"{self.base(device)}/health", document, retain=True, **properties)
 
     def signals(self, device: str, table: str, **machines: Document) -> None:
-        """machines: name to the value and the age of each signal."""
+        """`machines` gives, by name, the value and the age of each signal."""
         document = {"ts": timestamp(), "machines": machines, "left_out": 0}
         self.publish(f"{self.base(device)}/signals/{table}", document)
 

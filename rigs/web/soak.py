@@ -61,7 +61,7 @@ def main(words: list[str]) -> int:
             meter.restart(began)
             alarms = 0
             while (passed_s := time.monotonic() - began) < 60 * options.minutes:
-                # An alarm of four minutes, eight times an hour: as one every 18 s that lasts 10 s.
+                # An alarm of four minutes, eight times an hour, is at this rate one every 18 s that lasts 10 s.
                 play(played, alarms)
                 alarms += 1
                 meter.sample()
@@ -137,7 +137,10 @@ def flat(name: str, samples: Sequence[float], limit: float, unit: str) -> Target
 
 
 def overfill(data: Path) -> tuple[float, list[Path]]:
-    """A journal of 120 days and 60 MiB, as an earlier process would have left it; those files that are too old."""
+    """Makes a journal of 120 days and 60 MiB, as an earlier process would have left it.
+
+    Returns its size and those files that are too old.
+    """
     data.mkdir(parents=True)
     today = dt.datetime.now(dt.UTC).date()
     old = []
