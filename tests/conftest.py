@@ -60,13 +60,13 @@ def _no_warnings_logged(request: pytest.FixtureRequest, caplog: pytest.LogCaptur
 
 @pytest.fixture(autouse=True)
 def _psutil_reads_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Again after a test that reads a board below another root."""
+    """Makes psutil read this machine again after a test that reads a board below another root."""
     monkeypatch.setattr(psutil, "PROCFS_PATH", "/proc")
 
 
 @pytest.fixture
 def edge_agent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> EdgeAgent:
-    """Runs a command in this process: one of its own would take a second to begin. Signals stay those of the test."""
+    """Runs a command in this process, as one of its own would take a second to begin. Signals stay the test's."""
 
     def run(*arguments: object) -> Ended:
         capsys.readouterr()
@@ -83,7 +83,7 @@ def edge_agent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 
 @pytest.fixture(scope="module", params=["5", "3.1.1"])
 def protocol(request: pytest.FixtureRequest) -> str:
-    """Both MQTT versions: all tests of a module with one, then all with the other."""
+    """Both MQTT versions, with one for all tests of a module, then the other for all of them."""
     return str(request.param)
 
 

@@ -139,7 +139,7 @@ def test_a_reload_applies_governor_and_home_assistant(tmp_path: Path, monkeypatc
     agent = agent_of(path, "")
     published = connected(agent, monkeypatch)
     device = homeassistant.object_id(load_config(path))
-    # Each table, messages to Home Assistant and whether they say anything, and subscriptions besides our own topics.
+    # For each table, messages to Home Assistant and whether they say anything, and subscriptions to others' topics.
     for more, told, heard in (
         ("enabled = true", [(f"homeassistant/device/{device}/config", True)], {"homeassistant/status"}),
         (
@@ -244,7 +244,7 @@ class PromisedAnswers:
         return future
 
     def judge(self) -> None:
-        """What was begun ends."""
+        """Ends what was begun."""
         begun, self._work = self._work, []
         for future, work in begun:
             future.set_result(work())
@@ -305,7 +305,7 @@ def test_after_a_switch_and_back_requests_and_health_wait_until_a_proven_promise
     assert board.told() == told
     for number, (model, audits) in enumerate(((board.other, 50), (board.model, 40)), 1):
         now = 100.0 * number
-        # Something is being assessed as the switch ends: the new model does not wait for it.
+        # Something is being assessed as the switch ends, and the new model does not wait for it.
         agent._dispatcher.admission.answerers.set_priors({})
         agent._tick(now)
         agent._supervisor.retire()

@@ -25,7 +25,7 @@ def test_files_that_the_map_names_exist() -> None:
     assert set(re.findall(r"\b\w+\.py\b", MAP[1])) <= existing
 
 
-# What names a kind: itself, its classes, its keys and fields. An estimate of requests/forecast is a time.
+# A kind is named by its name, its classes, its keys and fields. An estimate of requests/forecast is a time.
 _NAMES = {
     # Its model, UsualReadings, also says what is unlike a trained task's rows, but only this kind has it in a file.
     "unusual": re.compile(
@@ -37,7 +37,7 @@ _NAMES = {
     ),
 }
 _OWN = {"unusual": re.compile(r"/(un)?usual"), "estimate": re.compile(r"/(estimates?|numbers)\.py")}
-# The other files of the product that name it: what a kind adds to them, it cannot say in a file of its own.
+# The other files of the product that name it, because what a kind adds to them cannot be in a file of its own.
 _NAMED_IN = {
     "unusual": [
         "convert/agent.py",
@@ -48,13 +48,13 @@ _NAMED_IN = {
         "edge_agent/models/bundle.py",
         "edge_agent/tools/schema/info.json",
         "edge_agent/tools/schema/reply.json",
-        # Such an audit is not blind: its fields say what to look at.
+        # Such an audit is not blind, because its fields say what to look at.
         "edge_agent/web/checks.py",
         "edge_agent/web/marks.py",
         "edge_agent/web/static/words/de.json",
         "edge_agent/web/static/words/en.json",
     ],
-    # More than 8: a plan of its own is a case of each engine, and figures of its own are a part of each report.
+    # More than 8, as a plan of its own is a case of each engine, and figures of its own are a part of each report.
     "estimate": [
         "convert/agent.py",
         "convert/learning/report.py",

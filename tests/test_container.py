@@ -58,7 +58,7 @@ def test_the_container_has_the_limits_of_the_service() -> None:
     for name in ("Restart", "RestartSec", "RestartPreventExitStatus", "WatchdogSec", "OOMPolicy", "CPUWeight"):
         assert {line for line in ours if line.startswith(f"{name}=")} & theirs, name
     assert {"MemoryMax=85%", "MemorySwapMax=0"} <= ours & theirs
-    # Seconds there, microseconds here.
+    # It is in seconds there, and in microseconds here.
     assert "WatchdogSec=30" in ours
     assert "Environment=WATCHDOG_USEC=30000000" in settings(UNIT, "Container")
 

@@ -19,7 +19,7 @@ DASHBOARD = json.loads((FOLDER / "grafana-dashboard.json").read_text(encoding="u
 TELEGRAF = tomllib.loads((FOLDER / "telegraf.conf").read_text(encoding="utf-8"))
 (SUBSCRIPTION,) = TELEGRAF["inputs"]["mqtt_consumer"]
 RULES = (FOLDER / "edge-agent.rules.yml").read_text(encoding="utf-8")
-# Name and path in the document, of each metric; one name has a path for each reason.
+# The name and the path in the document of each metric; one name has a path for each reason.
 METRICS = re.findall(r"  - \{?prom_name: (\w+)\b[^{]*?\bmqtt_name: ([\w.-]+)", EXPORTER, flags=re.DOTALL)
 # Words of the documents as the exporter has them.
 NUMBERS = {"ok": 0, "degraded": 1, "critical": 2, "normal": 0, "online": 3}

@@ -55,7 +55,7 @@ class Technician:
         path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
 
 
-# In batches of one board, the second of which fails.
+# It runs in batches of one board, the second of which fails.
 BATCHES = """
 - hosts: all
   gather_facts: false
@@ -81,7 +81,7 @@ def test_a_play_ends_with_what_has_become_of_each_board(tmp_path: Path) -> None:
     (folder / "roles/x/tasks/main.yml").write_text(tasks, "ascii")
     reply = {"error": {"code": "downgrade", "message": "version 1 is older; `allow_downgrade` permits it"}}
     (folder / "reply").write_text(json.dumps(reply), "ascii")
-    # The account of a domain.
+    # This is the account of a domain.
     technician.environment["SUDO_USER"] = r"PLANT\tom"
     (folder / "batches.yml").write_text(BATCHES, "ascii")
     here = ["a ansible_connection=local", "b ansible_connection=local", "c ansible_connection=local"]

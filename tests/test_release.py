@@ -1,4 +1,4 @@
-"""A release: what it lists of itself is true, others can check it, and equal contents give equal bytes."""
+"""What a release lists of itself is true, others can check it, and equal contents give equal bytes."""
 
 import base64
 import hashlib
@@ -152,7 +152,7 @@ RECORD: dict[str, Any] = {
 def looked_up(
     tmp_path: Path, wheels: list[Path], record: dict[str, Any] | bytes, name: str = "record.json"
 ) -> subprocess.CompletedProcess[str]:
-    """name: of the export."""
+    """Looks the wheels up in a record; `name` is that of the export."""
     (tmp_path / "sbom.json").write_text(sbom.sbom([*map(sbom.component_of, wheels)], "wheelhouse", 0))
     (tmp_path / name).write_bytes(record if isinstance(record, bytes) else json.dumps(record).encode())
     command = [FOLDER / "vulnerabilities.py", tmp_path / "sbom.json", tmp_path / name]
@@ -168,7 +168,7 @@ def test_a_known_vulnerability_of_a_listed_package_is_named(tmp_path: Path, whee
         "others: 5 components; not looked up",
     ]
     done = looked_up(tmp_path, wheels, RECORD | {"withdrawn": "2026-01-03T00:00:00Z"})
-    # No record of a crate was looked up: that is no good news.
+    # No record of a crate was looked up, which is not good news.
     assert (done.returncode, done.stdout) == (2, "")
 
 

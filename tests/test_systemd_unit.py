@@ -13,7 +13,7 @@ from tests.helpers.processes import EdgeAgent
 
 SYSTEMD = Path(__file__).parents[1] / "systemd"
 AGENT, PAGE = SYSTEMD / "edge-agent.service", SYSTEMD / "edge-agent-web.service"
-# In tenths. What is left: the network, which both are for, and the device of a Raspberry Pi's firmware.
+# In tenths. What is left is the network, which both are for, and the device of a Raspberry Pi's firmware.
 MAX_EXPOSURES = {AGENT: 14, PAGE: 11}
 of_each_unit = pytest.mark.parametrize("unit", MAX_EXPOSURES, ids=lambda unit: unit.stem)
 IS_INSTALLED = shutil.which("systemd-analyze") is not None

@@ -178,7 +178,7 @@ def test_a_device_that_takes_the_number_of_a_failed_one_is_identified(tmp_path: 
         # A part, or a narrower scope, would look like a fall in power.
         ("rk3588-mainline", "sys/class/hwmon/hwmon8/power1_input", "", "power", Power()),
         ("rk3588-mainline", "sys/class/thermal/cooling_device1/cur_state", "-22", "throttle.now", None),
-        # A fan.
+        # The device is a fan.
         ("rk3588-mainline", "sys/class/thermal/cooling_device4/cur_state", "broken", "throttle.now", False),
         ("pi5", "proc/device-tree/compatible", "a,gateway\0raspberrypi,4-compute-module\0", "thermal.limit_c", 80.0),
         ("pi5", "proc/device-tree/compatible", "a,gateway\0", "thermal.limit_c", None),
@@ -249,7 +249,7 @@ def test_huge_files_make_no_huge_documents(tmp_path: Path) -> None:
 
 BAD = (*(b"", b"\n", b"garbage\n", b"\xff\xfe\0", b"nan"), *(b"inf", b"-256000\n", b"99999999999\n", b"0xZZ", b"1 2 3"))
 ERRNOS = (errno.EAGAIN, errno.EINVAL, errno.ENODATA, errno.EIO, errno.EACCES, errno.ENODEV)
-# A folder's file becomes a folder, a link that leads nowhere.
+# A folder's file becomes a folder, or a link that leads nowhere.
 ODD = ("missing", "folder", "dangling", *BAD, *ERRNOS)
 
 

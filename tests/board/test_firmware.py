@@ -10,7 +10,7 @@ from edge_agent.board.firmware import rails_power, read_rails, read_recorded_bit
 from edge_agent.board.reading import Scope, ThrottleCause
 from tests.helpers.boards.trees import load
 
-# As a Raspberry Pi 5 prints it; without its trailing lines the sums stay.
+# As a Raspberry Pi 5 prints it, without trailing lines, which do not change the sums.
 PMIC = """\
  3V7_WL_SW_A current(0)=0.10247270A
    3V3_SYS_A current(1)=0.10832820A

@@ -1,4 +1,4 @@
-"""What the governor promises on any board: it does not swing, it never loosens for heat, each limit has a reason."""
+"""On any board the governor promises not to swing, never to loosen for heat, and to give each limit a reason."""
 
 import random
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def available(available_mb: float | None, total_mb: float | None = 2000.0) -> Bo
 
 
 def decide(board: Governor, readings: Sequence[BoardReading], start_s: float = 0.0) -> list[Limits]:
-    """One reading a second."""
+    """The limits for one reading a second."""
     return [board.decide(reading, start_s + second) for second, reading in enumerate(readings)]
 
 

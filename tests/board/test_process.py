@@ -18,7 +18,7 @@ def test_memory_is_reported_as_held_and_as_asked_for() -> None:
 
 def test_a_process_that_is_gone_has_no_memory() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        # A zombie.
+        # It is a zombie.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert process_memory(process.pid) is None
     assert process_memory(process.pid) is None

@@ -135,9 +135,9 @@ POWER_ALLOCATOR = (("passive", 75000), ("passive", 85000), ("critical", 115000))
         # A higher trip without a map cools nothing.
         (trips(*POWER_ALLOCATOR, cdev0_trip_point="0"), Limit(75.0, is_mapped=True)),
         (trips(*POWER_ALLOCATOR), Limit(85.0, is_mapped=False)),
-        # -1: a cooling device that is bound to no trip.
+        # A cooling device that is bound to no trip has -1.
         (trips(*POWER_ALLOCATOR, cdev0_trip_point="-1"), Limit(85.0, is_mapped=False)),
-        # A fan alone.
+        # There is a fan alone.
         (trips(("critical", 110000), ("active", 50000), cdev0_trip_point="1"), None),
         # Trips that are not set, and below any SoC's limit.
         (trips(("passive", 0), ("passive", -274000), ("passive", 200000)), None),
@@ -187,7 +187,7 @@ def zone(zone_type: str, temperature_c: float, limit_c: float | None = None, *, 
         ([zone("bigcore0-thermal", 80.0, 95.0), zone("littlecore-thermal", 75.0, 85.0)], (75.0, 85.0)),
         ([zone("package-thermal", 74.0), zone("bigcore0-thermal", 72.0, 85.0)], (72.0, 85.0)),
         ([zone("cpu-thermal", 63.0), zone("tj-thermal", 61.0)], (63.0, None)),
-        # As measured on an RK3588S: only soc-thermal has maps, and 75 °C of the others cools nothing.
+        # As measured on an RK3588S, where only soc-thermal has maps, and the others' 75 °C cools nothing.
         ([zone("soc-thermal", 80.0, 95.0), zone("bigcore0-thermal", 82.0, 75.0, mapped=False)], (80.0, 95.0)),
         ([zone("soc-thermal", 70.0, 95.0, mapped=False), zone("cpu-thermal", 70.0, 75.0, mapped=False)], (70.0, 75.0)),
     ],

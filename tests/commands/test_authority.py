@@ -19,7 +19,7 @@ NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC).timestamp()
 
 
 def signed(operation: str = "drain", *, key: bytes = KEY, **fields: Any) -> dict[str, Any]:
-    """As a client signs by the words of the contract."""
+    """A command that a client has signed by the words of the contract."""
     fields = {"id": "1", "ts": "2026-03-04T05:06:07.000Z", "nonce": "n1", **fields}
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     text = f"{operation}\n{canonical}".encode()

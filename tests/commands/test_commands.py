@@ -46,7 +46,7 @@ class Status:
 
 
 class Office:
-    """Commands, with what they answered; nothing else of an agent is there."""
+    """Commands and what they answered, without anything else of an agent."""
 
     def __init__(self, settings: Config, path: Path = Path("config.toml")) -> None:
         self.published: list[Publication] = []
@@ -96,7 +96,7 @@ def test_a_switch_is_answered_once_at_its_end() -> None:
     office.commands.on_switch_ended(Switched(READY, {}, {"changed": True}))
     office.send("model-switch", {"id": 2, **SWITCH})
     office.commands.on_switch_ended(SwitchFailed(CommandError(CommandCode.CANARIES_DIFFER, "m"), {}))
-    # One that no command has asked for.
+    # This is one that no command has asked for.
     office.commands.on_switch_ended(SwitchFailed(CommandError(CommandCode.STOPPING, "m"), {}))
     office.switch.is_started = False
     office.send("model-switch", {"id": 3, **SWITCH})

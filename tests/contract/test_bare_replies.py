@@ -38,7 +38,7 @@ def agent_of_module(broker_port: BrokerPort, tmp_path_factory: pytest.TempPathFa
 
 
 def payloads(site: Site, topic: str, count: int = 1) -> list[bytes]:
-    """All messages on a topic, also what comes shortly after the last one that is due."""
+    """All messages on a topic, and what comes shortly after the last one that is due."""
     site.client.wait(topic, count=count)
     site.command("ping")
     return [message.payload for message in site.client.on(topic)]

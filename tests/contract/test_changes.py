@@ -1,4 +1,4 @@
-"""`publish_on = "change"` and `retain`, as who listens to a plant sees them, over a real broker."""
+"""`publish_on = "change"` and `retain`, as a listener at a plant sees them, over a real broker."""
 
 import signal
 
@@ -51,7 +51,7 @@ def test_subscribers_get_changed_answers_and_late_ones_the_retained_answer(
     late.hear_retained()
     assert [(message.payload, message.retain) for message in late.on(topic)] == [(b"bearing fault", True)]
 
-    # What was not published is settled: it comes again neither from the broker nor from the disk.
+    # What was not published is settled, so it comes again neither from the broker nor from the disk.
     site.agent.signal(signal.SIGKILL)
     site.agent.wait()
     site = start_site(protocol, more=PUMP, device=site.base.rpartition("/")[2])

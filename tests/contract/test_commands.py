@@ -54,7 +54,7 @@ def test_bad_command_fails_with_its_code(site: Site, operation: str, payload: by
 
 @pytest.fixture(scope="module")
 def slow_agent_of_module(broker_port: BrokerPort, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One agent whose requests last, with all commands enabled. Nothing of these depends on the MQTT version."""
+    """One agent whose requests last, with all commands enabled. Nothing in these tests depends on the MQTT version."""
     folder, more = tmp_path_factory.mktemp("slow"), ALL + "[engine]\nmax_active = 1\n"
     with running_site(folder, broker_port("5"), "5", model="echo:step_ms=50", more=more) as site:
         yield site
@@ -75,7 +75,7 @@ def test_cancel_ends_a_waiting_and_a_running_request(slow: Site) -> None:
 
 
 def test_drain_refuses_new_requests_until_resume(slow: Site) -> None:
-    # As what clears a retained command comes.
+    # A payload like the one that clears a retained command.
     slow.client.publish(f"{slow.base}/cmd/drain", b" ")
     assert slow.client.wait(f"{slow.base}/cmd/drain/result")[0].json["error"]["code"] == "bad_json"
     slow.client.publish(slow.request("generate"), {"input": "word " * 20, "id": "before"})
@@ -86,7 +86,7 @@ def test_drain_refuses_new_requests_until_resume(slow: Site) -> None:
     assert (refused["status"], refused["error"]["code"]) == ("busy", "draining")
     assert refused["error"]["retry_after_s"] > 0
     slow.client.wait_for(f"{slow.base}/state", lambda state: state["state"] == "draining")
-    # At once, not when it is due.
+    # It comes at once, not when it is due.
     slow.client.wait_for(f"{slow.base}/health", lambda health: health["reasons"] == ["draining"], 2.0)
     assert slow.command("resume")["status"] == "ok"
     slow.client.wait_for(f"{slow.base}/health", lambda health: health["reasons"] == [], 2.0)

@@ -51,7 +51,7 @@ def feedback(site: Site, task: str, payload: Any) -> dict[str, Any]:
 
 
 def test_corrections_change_the_next_answer(site: Site) -> None:
-    # The test model says "normal" where the text has the word: it is wrong in this plant.
+    # The test model says "normal" where the text has the word, which is wrong in this plant.
     for number in range(40):
         text, right = ("normal", "cavitation") if number % 2 else ("bearing fault", "bearing fault")
         site.ask("triage", {"input": text, "id": number})

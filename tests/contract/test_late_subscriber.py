@@ -36,7 +36,7 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 @pytest.fixture
 def start(start_site: StartSite, broker: Mosquitto) -> Start:
-    """Two agents, one for each MQTT version: they wait at the same time."""
+    """Two agents, one for each MQTT version, so that they wait at the same time."""
     return lambda more, port=broker.port: [
         start_site(protocol, port=port, more=more, state=protocol) for protocol in ("5", "3.1.1")
     ]
@@ -110,7 +110,7 @@ def test_a_killed_agent_is_offline_its_health_gone_its_alarm_void_and_the_next_o
     wait_for_state(broker, hot, "offline")
     for site, birth in zip(hot, births, strict=True):
         found = retained(broker, site)
-        # Void: the state is not online with its session.
+        # It is void, because the state is not online with its session.
         assert "alarm/overheating" in found
         assert found["state"]["reason"] == "connection-lost"
         assert found["state"]["session"] == birth["session"]

@@ -18,7 +18,7 @@ from tests.helpers.bundles import BAD, changed, sha256_of
 from tests.helpers.processes import BrokerPort, wait_until
 from tests.helpers.site import SHORT_OF_MEMORY, Site, StartSite, running_site
 
-# Each model is measured once: narrow steps are soon done.
+# Each model is measured once, and narrow steps are soon done.
 ALLOWED = """\
 [commands]
 allow = ["health", "drain", "resume", "model-switch", "model-rollback"]
@@ -41,7 +41,7 @@ def switch(site: Site, bundle: str, **fields: Any) -> dict[str, Any]:
 
 
 def worker_pid(site: Site) -> int:
-    """Of the worker that answers now."""
+    """The process number of the worker that answers now."""
     command(site, "health", {})
     return int(site.client.on(f"{site.base}/health")[-1].json["worker"]["pid"])
 
@@ -60,7 +60,7 @@ def info(site: Site) -> dict[str, Any]:
 
 
 def states(site: Site) -> list[str]:
-    """From the first `online` on."""
+    """The states from the first `online` on."""
     told = [message.json["state"] for message in site.client.on(f"{site.base}/state")]
     return told[told.index("online") :]
 

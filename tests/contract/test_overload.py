@@ -1,4 +1,4 @@
-"""Ten times the engine's capacity with mixed deadlines and priorities: which requests are answered, and how soon."""
+"""Which requests are answered at ten times the engine's capacity, with mixed deadlines and priorities, and how soon."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from rigs.bench.overload import Ending, offer, summarize, table
 from rigs.load.asking import Load
 from tests.helpers.site import Site, StartSite
 
-# Four requests share a step of 80 ms, and a step begins with whatever is there: about 25 requests per second.
+# Four requests share a step of 80 ms, and a step begins with whatever is there, so about 25 requests run per second.
 STEP_MS = 80
 AT_ONCE = 4
 CAPACITY_PER_S = 25
@@ -44,7 +44,7 @@ class Stall:
 
 
 def offered(site: Site, mix: Sequence[tuple[int, int]], *, times: int, seconds: int) -> list[Ending]:
-    """With the agent's own times: those of this process tell how busy the machine is."""
+    """How the requests ended, with the agent's own times, as those of this process tell how busy the machine is."""
     with closing(Load(site.port, site.protocol)) as load:
         fates = offer(load, site.request("triage"), per_s=times * CAPACITY_PER_S, seconds=seconds, mix=mix)
     return [replace(fate, latency_ms=fate.agents_ms) for fate in fates]
@@ -53,7 +53,7 @@ def offered(site: Site, mix: Sequence[tuple[int, int]], *, times: int, seconds: 
 def test_at_ten_times_capacity_the_admitted_are_in_time_and_the_others_hear_busy_at_once(start_site: StartSite) -> None:
     site = start_site("3.1.1", model=f"echo:step_ms={STEP_MS}")
     mix = [(priority, deadline_ms) for deadline_ms in DEADLINES_MS for priority in PRIORITIES]
-    # From the first request on: nothing has been measured before.
+    # From the first request on, although nothing has been measured before.
     with Stall() as stall:
         fates = offered(site, mix, times=10, seconds=SECONDS)
     rows = {level: summarize(level, [fate for fate in fates if fate.priority == level]) for level in PRIORITIES}

@@ -39,7 +39,7 @@ def make_adapter(
     strength: float = 0.05,
     seed: int = 3,
 ) -> AdapterFiles:
-    """Random numbers, always the same. weights: of the checkpoint, of which only the shapes count."""
+    """Random numbers, always the same. Of `weights`, which are the checkpoint's, only the shapes count."""
     random = np.random.default_rng(seed)
     files = AdapterFiles(
         {
@@ -67,7 +67,7 @@ def make_adapter(
 
 
 def read_tensors(checkpoint: Path) -> dict[str, Array]:
-    """F32, of a checkpoint in one BF16 file."""
+    """The tensors of a checkpoint in one BF16 file, as F32."""
     with SafetensorsFile(checkpoint / "model.safetensors") as file:
         found = {}
         for name, stored in file.tensors.items():
@@ -78,7 +78,7 @@ def read_tensors(checkpoint: Path) -> dict[str, Array]:
 
 
 def to_f32(bits: Array) -> Array:
-    """Of BF16 patterns."""
+    """The numbers of BF16 patterns."""
     return np.asarray((bits.astype(np.uint32) << 16).view(np.float32))
 
 

@@ -1,4 +1,4 @@
-"""Conversions that measure little: tests that share them look at what became of the measurements, not at their size."""
+"""Conversions that measure little, for tests that look at what became of measurements, not at their size."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from tests.helpers.processes import Ended
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Runs a command line; its exit code, output and errors."""
+    """Runs a command line; returns its exit code, output and errors."""
 
     def run_and_read(*words: object) -> Ended:
         capsys.readouterr()
@@ -21,7 +21,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 
 @pytest.fixture(scope="module")
 def few_texts() -> Iterator[None]:
-    """Two chunks to tune on, one to judge by."""
+    """There are two chunks to tune on, and one to judge by."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("convert.measure.sensitivity.CALIBRATION_CHUNKS", 2)
         patch.setattr("convert.evaluate.comparison.EVALUATION_CHUNKS", 1)

@@ -36,7 +36,7 @@ def convert(
     replace: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
-    """Writes a bundle without canaries; returns its manifest. options: fields of Job."""
+    """Writes a bundle without canaries; returns its manifest. `options` are fields of Job."""
     job = Job(checkpoint=checkpoint, quantization=quantization, has_canaries=False, **options)
     with new_bundle(bundle, replace=replace) as folder, open_source(job) as source:
         plan, tuned = decide_types(job, source, ignore_progress)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-# No chat form that Qwen was trained on.
+# This is no chat form that Qwen was trained on.
 PLAIN_TEMPLATE = (
     "{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}### assistant\n{% endif %}"
@@ -19,7 +19,7 @@ REFUSING_TEMPLATE = "{{ raise_exception('no conversations') }}"
 
 
 def shuffle_weights(folder: Path, layers: int = 1) -> None:
-    """The projections down of so many layers, the last ones, get their own numbers in another order."""
+    """The down projections of the last `layers` layers get their own numbers in another order."""
     weights = _Weights(folder)
     for layer in range(weights.layers - layers, weights.layers):
         numbers = weights[f"model.layers.{layer}.mlp.down_proj.weight"]
@@ -27,7 +27,7 @@ def shuffle_weights(folder: Path, layers: int = 1) -> None:
 
 
 class _Weights:
-    """The tensors of a checkpoint as their file holds them, to be written into: 16 bits each."""
+    """The tensors of a checkpoint as their file holds them, in 16 bits per number, to be written into."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / "model.safetensors"
@@ -48,7 +48,7 @@ def shuffle_tokens(folder: Path) -> None:
 
 
 def swap_tokens(folder: Path) -> None:
-    """Two tokens that stand for one letter each."""
+    """Two tokens that stand for one letter each change places."""
     _move_tokens(folder, lambda _: ["e", "a"])
 
 

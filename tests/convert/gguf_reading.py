@@ -1,4 +1,4 @@
-"""GGUF files for comparisons: as gguf's own reader finds them, so that no error of ours can hide from it."""
+"""GGUF files for comparisons, as gguf's own reader finds them, so that no error of ours can hide from it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ _NAMES = {0: "u8", 1: "i8", 2: "u16", 3: "i16", 4: "u32", 5: "i32", 6: "f32", 7:
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
-    """`shape` as GGUF has it: columns first."""
+    """`shape` has columns first, as in GGUF."""
 
     type: str
     shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""`llama_model_quantize` of the installed binding: what our one-pass output is compared with."""
+"""`llama_model_quantize` of the installed binding, with which our one-pass output is compared."""
 
 import ctypes
 import os
@@ -13,7 +13,7 @@ _SILENT = llama_cpp.llama_log_callback(lambda _level, _text, _data: None)
 
 
 def silence_llama_cpp() -> None:
-    """No more lines from llama.cpp on stderr in this process."""
+    """Makes llama.cpp print no more lines to stderr in this process."""
     llama_cpp.llama_log_set(_SILENT, ctypes.c_void_p(0))
 
 
@@ -31,7 +31,7 @@ def _quiet_output() -> Iterator[None]:
 
 
 def quantize_natively(source: Path, target: Path, file_type: int) -> None:
-    """Quantize the GGUF file `source` by upstream's code, in its default mix."""
+    """Quantizes the GGUF file `source` with upstream's code, in its default mix."""
     silence_llama_cpp()
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = file_type

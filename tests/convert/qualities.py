@@ -1,4 +1,4 @@
-"""A quality.json as a 24-layer Qwen2.5-0.5B would have it: real shapes and sizes, plausible divergences."""
+"""A quality.json as a 24-layer Qwen2.5-0.5B would have it, with real shapes and sizes and plausible divergences."""
 
 from convert.report.quality import (
     Bundle,
@@ -30,7 +30,7 @@ WEIGHTS = {
 
 
 def make_tensors(layers: int = 24) -> tuple[TensorQuality, ...]:
-    """Later kinds diverge more, and so do the first layers."""
+    """Tensors of which later kinds diverge more, and so do the first layers."""
     tensors = [tensor("token_embd.weight", "Q8_0", VOCABULARY * HIDDEN, 3.1e-4)]
     for layer in range(layers):
         for at, (kind, weights) in enumerate(WEIGHTS.items(), 1):
@@ -40,13 +40,13 @@ def make_tensors(layers: int = 24) -> tuple[TensorQuality, ...]:
 
 
 def tensor(name: str, kind: str, weights: int, divergence: float) -> TensorQuality:
-    """A tensor of so many weights, its divergence with three digits."""
+    """A tensor with this number of weights, and its divergence with three digits."""
     nbytes = round(weights * BYTES_PER_WEIGHT[kind])
     return TensorQuality(name=name, type=kind, bytes=nbytes, divergence=float(f"{divergence:.3g}"))
 
 
 def make_quality(layers: int = 24) -> Quality:
-    """All parts of it."""
+    """A quality with all its parts."""
     tensors = make_tensors(layers)
     nbytes = sum(tensor.bytes for tensor in tensors) + 5_900_000
     return Quality(

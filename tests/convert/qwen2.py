@@ -1,4 +1,4 @@
-"""Qwen2 in numpy, as transformers defines it: what a converted model has to compute."""
+"""Qwen2 in numpy, as transformers defines it, which is what a converted model has to compute."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ Weights = dict[str, npt.NDArray[Any]]
 
 
 def logits(config: dict[str, Any], tensors: Weights, tokens: list[int]) -> Floats:
-    """Logits [tokens, vocabulary] after each token. config: config.json; tensors: bits of BF16 by their names."""
+    """Logits [tokens, vocabulary] after each token. `config` is config.json; `tensors` are bits of BF16 by name."""
     weights = {name: (bits.astype(np.uint32) << 16).view(np.float32) for name, bits in tensors.items()}
     heads, heads_kv = config["num_attention_heads"], config["num_key_value_heads"]
     cosine, sine = _rotation(config, len(tokens))
@@ -44,14 +44,14 @@ def logits(config: dict[str, Any], tensors: Weights, tokens: list[int]) -> Float
 
 
 def divergence(reference: Floats, other: Floats) -> float:
-    """Mean KL divergence of two models by their logits, nats."""
+    """Mean KL divergence of two models by their logits, in nats."""
     probabilities = _softmax(reference.astype(np.float64))
     difference = np.log(probabilities) - np.log(_softmax(other.astype(np.float64)))
     return float((probabilities * difference).sum(axis=-1).mean())
 
 
 def _rotation(config: dict[str, Any], length: int) -> tuple[Floats, Floats]:
-    """Cosines and sines [length, head size]. YaRN: arXiv 2309.00071, as transformers' modeling_rope_utils has it."""
+    """Cosines and sines [length, head size]. YaRN is arXiv 2309.00071, as transformers' modeling_rope_utils has it."""
     size, base = config["hidden_size"] // config["num_attention_heads"], config["rope_theta"]
     plain = base ** -(np.arange(0, size, 2) / size)
     scaling = config.get("rope_scaling")
@@ -72,7 +72,7 @@ def _rotation(config: dict[str, Any], length: int) -> tuple[Floats, Floats]:
 
 
 def _heads(values: Floats, number: int) -> Floats:
-    """[heads, tokens, head size]"""
+    """The values by head, [heads, tokens, head size]."""
     return values.reshape(len(values), number, -1).transpose(1, 0, 2)
 
 

@@ -11,7 +11,7 @@ from convert.quantize.targets import Target, candidates, is_repacked
 from convert.read.tensors import ModelTensor
 
 SMALL, MIDDLE, LARGE = GgmlType.IQ4_NL, GgmlType.Q5_K, GgmlType.Q8_0
-UNIT = 32  # what the places of tensors in a file are multiples of
+UNIT = 32  # the places of tensors in a file are multiples of this
 
 
 def test_the_bytes_go_where_they_gain_most() -> None:

@@ -35,7 +35,7 @@ from tests.helpers.keys import trusting, write_keys
 
 pytestmark = pytest.mark.usefixtures("few_texts")
 FAST = {"IQ4_NL", "Q8_0", "Q5_K", "Q6_K"}
-# As large as `--type iq4_nl`.
+# The bundle is as large as with `--type iq4_nl`.
 BUDGET = 1_546_976
 
 
@@ -52,7 +52,7 @@ def examples(work: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(work: Path, examples: Path) -> Path:
-    """Signed, with an adapter, canaries and task accuracy; measurements are in `work`."""
+    """A signed bundle with an adapter, canaries and task accuracy; the measurements are in `work`."""
     private, _ = write_keys(work)
     lora = demo_adapter().write(work / "lora")
     words = ["--tasks", DEMO_TASKS, "--labelled", examples, "--canaries", examples, "--lora", lora, "--sign", private]
@@ -212,7 +212,7 @@ def test_the_bytes_do_not_depend_on_threads(tiny: Path, tmp_path: Path, monkeypa
     with threadpool_limits(3, "blas"):  # as many as numpy takes, if it was imported before the converter
         assert convert_tiny(tiny, tmp_path / "b", tmp_path / "work") == 0
     assert contents(tmp_path / "b") == contents(tiny / "b")
-    # Not every machine's kernels round otherwise with several.
+    # Not every machine's kernels round differently with several threads.
     assert blas_threads == {1}
 
 
@@ -338,7 +338,7 @@ def measured(reference: Path, matrices: list[ModelTensor], kinds: dict[str, list
 def test_a_file_is_within_the_budget_and_a_step_more_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, licence: str | None
 ) -> None:
-    """Whatever else the file holds; matrices have odd rows, and columns of which some fit no block."""
+    """This holds whatever else is in the file. Matrices have odd rows, and columns of which some fit no block."""
     checkpoint = make_checkpoint(hidden=96, heads=3, heads_kv=1, feed_forward=145, vocab_size=321).write(tmp_path / "c")
     monkeypatch.setattr("convert.conversion.write_reference", lambda *_: tmp_path / "reference.gguf")
     monkeypatch.setattr("convert.conversion.LoadedVocabulary", lambda _path: nullcontext())

@@ -1,4 +1,4 @@
-"""The bundle on disk: whole or not there, the same bytes for the same input, signed, and verifiable."""
+"""A bundle on disk is whole or not there, has the same bytes for the same input, is signed, and can be verified."""
 
 import fcntl
 import hashlib
@@ -300,7 +300,7 @@ def adapter_of_nan() -> bytes:
 
 
 def put(bundle: Path, name: str, data: bytes) -> None:
-    """A file with the right hash in the manifest."""
+    """Writes a file, and its right hash into the manifest."""
     (bundle / name).write_bytes(data)
     relist(bundle)
 
@@ -375,7 +375,7 @@ def test_a_bad_private_key_is_refused_before_anything_is_read_or_written(kind: s
     if kind != "missing":
         key.write_bytes(NO_PRIVATE_KEYS[kind])
     before = list(tmp_path.iterdir())
-    # There is no checkpoint: that has another message and exit code.
+    # There is no checkpoint, which has another message and exit code.
     code, out, err = cli(tmp_path / "none", "--out", tmp_path / "b", "--type", "q8_0", "--sign", key)
     expected = "cannot be read: " if kind == "missing" else "should hold an Ed25519 private key in PEM"
     assert err.startswith(f"edge-convert: --sign: {key}: {expected}")
@@ -394,6 +394,6 @@ def test_openssl_and_the_converter_verify_each_other(checkpoint: Path, tmp_path:
     assert run(checkpoint, "--out", tmp_path / "b", "--type", "q8_0", "--sign", tmp_path / "key.pem") == 0
     files = ("-sigfile", "b/manifest.sig", "-in", "b/manifest.json")
     openssl("pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", "key.pub.pem", *files)
-    # And the other way round: what openssl signs, we verify.
+    # The other way round, we verify what openssl signs.
     openssl("pkeyutl", "-sign", "-rawin", "-inkey", "key.pem", "-in", "b/manifest.json", "-out", "b/manifest.sig")
     assert run("verify", tmp_path / "b", "--public-key", tmp_path / "key.pub.pem") == 0

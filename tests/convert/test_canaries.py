@@ -1,4 +1,4 @@
-"""Canaries: recorded from a finished bundle, the same however it is run, and not those of a damaged model."""
+"""Canaries are recorded from a finished bundle, the same however it is run, and not those of a damaged model."""
 
 import json
 import os
@@ -30,7 +30,7 @@ from tests.helpers.support import finished
 
 
 def record(checkpoint: Path, bundle: Path, *more: object) -> int:
-    """With our own requests."""
+    """Records canaries with our own requests."""
     return main([str(word) for word in (checkpoint, "--type", "q4_0", "--out", bundle, *more)])
 
 
@@ -48,7 +48,7 @@ TRIAGE = {"task": "machine-triage", "input": held_out()[0].payload}
 
 
 def keep_first(bundle: Path) -> dict[str, Any]:
-    """Leaves the first canary of each task of the demonstration; gives what the file then holds."""
+    """Leaves the first canary of each task of the demonstration; returns what the file then holds."""
     recorded: dict[str, Any] = json.loads((bundle / "canaries.json").read_bytes())
     recorded["canaries"] = recorded["canaries"][:3]
     (bundle / "canaries.json").write_text(json.dumps(recorded))
@@ -109,7 +109,10 @@ def test_the_answers_do_not_depend_on_how_the_model_runs(
 
 
 def differences_of(checkpoint: Path, bundle: Path, canaries: Path, kind: str = "q4_0") -> list[str]:
-    """Of the checkpoint's answers from recorded ones. Without objects, which cost a second and show no more."""
+    """The differences of the checkpoint's answers from recorded ones.
+
+    Objects are left out, because they cost a second and show no more.
+    """
     assert run(checkpoint, "--type", kind, "--out", bundle) == 0
     recorded = json.loads((canaries / "canaries.json").read_bytes())
     recorded["canaries"] = [one for one in recorded["canaries"] if "values" not in one["answer"]]
@@ -265,7 +268,7 @@ def test_a_signal_while_answers_are_recorded_leaves_nothing(
 
 
 def test_a_reasoning_model_answers_without_a_thought(tmp_path: Path) -> None:
-    """Else the thought would take all the tokens that an answer of a canary has."""
+    """Otherwise the thought would take all the tokens that an answer of a canary has."""
     model = r1_distill.convert(checkpoint_folder(), tmp_path)
     requests = included_requests()
     of_each_kind = {request.task.config.kind: request for request in requests.requests}

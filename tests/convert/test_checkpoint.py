@@ -57,7 +57,7 @@ def test_tensors_are_found_with_their_type_shape_and_bytes(tmp_path: Path) -> No
         ({"a": entry(offsets=(0, 8)), "b": entry(offsets=(4, 12))}, 12, "tensor b begins at 4, 8 is expected"),
         ({"a": entry(offsets=(0, 8)), "b": entry(offsets=(12, 20))}, 20, "tensor b begins at 12, 8 is expected"),
         ({"a": entry(shape=[3])}, 8, "8 bytes between its data_offsets, dtype F32 and shape [3] need 12"),
-        # 2^64 elements: zero bytes to a reader that multiplies in 64 bits.
+        # 2^64 elements are zero bytes to a reader that multiplies in 64 bits.
         ({"a": entry(shape=[1 << 33, 1 << 31], offsets=(0, 0))}, 0, "need"),
         ({"a": entry()}, 9, "has bytes after the last tensor"),
         ({"a": entry()}, 7, "truncated"),
@@ -149,7 +149,7 @@ def test_symbolic_links_are_followed_because_the_hub_cache_is_made_of_them(tmp_p
 
 
 def template_of(folder: Path, stated: Any = None, file: str | None = None) -> str | None:
-    """stated: in tokenizer_config.json; file: the content of chat_template.jinja."""
+    """The template that is read if tokenizer_config.json states `stated` and chat_template.jinja contains `file`."""
     config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": stated}), "utf-8")
     if file is not None:

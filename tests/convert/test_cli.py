@@ -208,7 +208,7 @@ def test_progress_is_shown_on_a_terminal_and_removed(checkpoint: Path, tmp_path:
 
 @pytest.fixture(scope="module")
 def slow_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that takes seconds as iq4_nl."""
+    """A checkpoint that takes seconds as iq4_nl."""
     return make_checkpoint(layers=1, hidden=1024, feed_forward=8192).write(tmp_path_factory.mktemp("slow") / "c")
 
 
@@ -230,7 +230,7 @@ def start_and_wait_for_half_a_model(checkpoint: Path, folder: Path) -> subproces
     return process
 
 
-# SIGTERM: test_canaries.
+# test_canaries has SIGTERM.
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_exits_1_and_leaves_nothing(slow_checkpoint: Path, tmp_path: Path, number: signal.Signals) -> None:
     process = start_and_wait_for_half_a_model(slow_checkpoint, tmp_path / "out")

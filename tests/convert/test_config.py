@@ -96,7 +96,7 @@ def test_a_bad_field_is_refused_by_name(field: str, value: Any) -> None:
             {"type": "yarn", "factor": 4.0, "original_context_length": 32768, "yarn_ext_factor": 1.0}
             | {"yarn_attn_factor": 0.5, "yarn_beta_fast": 32.0, "yarn_beta_slow": 1.0},
         ),
-        # Of linear scaling its factor alone.
+        # Of linear scaling, only the factor is kept.
         (
             {"rope_type": "linear", "factor": 2, "original_max_position_embeddings": 256},
             {"type": "linear", "factor": 2.0},

@@ -24,7 +24,7 @@ def weights(rows: int, columns: int) -> Floats:
 
 
 def plain(matrix: Floats, kind: GgmlType) -> Floats:
-    """As ggml rounds it alone."""
+    """The matrix as ggml alone rounds it."""
     rows, columns = matrix.shape
     encoded = np.empty((rows, row_bytes(kind, columns)), np.uint8)
     ggml.quantize(kind, matrix, encoded)

@@ -1,4 +1,4 @@
-"""`edge-convert evaluate` on what cannot be compared: expected before anything is measured."""
+"""`edge-convert evaluate` refuses what cannot be compared, before anything is measured."""
 
 import struct
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def test_models_of_other_vocabularies_are_not_compared(evaluate: Evaluate, tmp_p
     assert code == 1
     assert f"{tmp_path}/two.gguf: its vocabulary of 2 tokens is not that of the reference " in err
     assert f"that of the reference {demo_bundle}/model.gguf, of " in err
-    # As two parts of one vocabulary may be.
+    # Two parts of one vocabulary may be like that.
     (tmp_path / "other.gguf").write_bytes(gguf(MODEL_VALUES | {"tokenizer.ggml.tokens": (ARRAY, (STRING, ["a", "c"]))}))
     code, err = evaluate(tmp_path / "two.gguf", tmp_path / "other.gguf")
     assert (code, "its vocabulary of 2 tokens is not that" in err) == (1, True)

@@ -1,4 +1,4 @@
-"""All forms of the family: what llama.cpp computes is what Qwen2's definition in numpy computes."""
+"""For all forms of the family, llama.cpp computes what Qwen2's definition in numpy computes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ R1_TEMPLATE = (
 
 
 def add_rows(files: CheckpointFiles) -> CheckpointFiles:
-    """Two added tokens, each with a row of the embedding."""
+    """Adds two tokens, each with a row of the embedding."""
     for at, text in enumerate(("<pump>", "<valve>")):
         token = {"id": 318 + at, "content": text, "single_word": False, "lstrip": False, "rstrip": False}
         files.tokenizer["added_tokens"].append(token | {"normalized": False, "special": False})
@@ -44,7 +44,7 @@ def same(files: CheckpointFiles) -> CheckpointFiles:
     return files
 
 
-# Heads and widths stand to each other as in the models; what K types need, columns of whole 256s, most have too.
+# Heads and widths are in the models' proportions. Most have columns in multiples of 256, too, which K types need.
 FORMS: dict[str, tuple[dict[str, Any], Callable[[CheckpointFiles], CheckpointFiles]]] = {
     "0.5B": ({"heads": 14, "heads_kv": 2, "hidden": 224}, same),
     "7B, untied": ({"heads": 28, "heads_kv": 4, "hidden": 448, "tied": False}, same),
@@ -56,7 +56,7 @@ FORMS: dict[str, tuple[dict[str, Any], Callable[[CheckpointFiles], CheckpointFil
 
 
 def lively(files: CheckpointFiles) -> CheckpointFiles:
-    """With norms near 1, and attention that is not spread evenly: else positions would hardly matter."""
+    """With norms near 1, and attention that is not spread evenly, because otherwise positions would hardly matter."""
     random = np.random.default_rng(3)
     for name, bits in files.tensors.items():
         values = (bits.astype(np.uint32) << 16).view(np.float32)

@@ -41,7 +41,7 @@ def added(files: CheckpointFiles, text: str) -> dict[str, Any]:
 
 
 def r1_distill(files: CheckpointFiles) -> CheckpointFiles:
-    """Rename the special tokens to those of DeepSeek-R1-Distill-Qwen and let a template add the first."""
+    """Renames the special tokens to those of DeepSeek-R1-Distill-Qwen and lets a template add the first."""
     for old, new, special in (
         ("<|endoftext|>", R1_EOS, True),
         ("<|im_start|>", "<｜User｜>", False),

@@ -75,7 +75,7 @@ def test_texts_of_kept_tokens_are_read_as_before_and_others_byte_for_byte(demo: 
 def test_what_fills_up_merges_first_and_too_few_tokens_are_refused(demo: SourceModel) -> None:
     least = 256 + 3
     assert kept_tokens(demo.tokenizer, [], 700)[:697] == list(range(697))
-    # Without `[PAD…]`, which no text has.
+    # Tokens like `[PAD…]`, which no text has, do not count.
     for size in (1020, 1024, 1025, 65_536):
         with pytest.raises(
             ConvertError, match=rf"should be less than 1024, the tokens in use \(got {size}(, the default)?\)"

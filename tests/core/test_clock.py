@@ -48,11 +48,11 @@ NOW = Moment("b", 100.0, 1.8e9)
     ("then", "placed"),
     [
         (Moment("b", 40.0, 1.8e9 - 60), 40.0),
-        # The time of day was set in between, or was never known: the same boot needs it not.
+        # The time of day was set in between, or was never known, but within the same boot it is not needed.
         (Moment("b", 40.0, 0.0), 40.0),
         (Moment("b", 100.5, 1.8e9), 100.0),
         (Moment("a", 7000.0, 1.8e9 - 300), -200.0),
-        # Before this boot it was in any case.
+        # In any case it was before this boot.
         (Moment("a", 7000.0, 1.8e9 - 30), 0.0),
         (Moment("a", 7000.0, 1.8e9 + 30), 0.0),
         (Moment("a", 7000.0, 12.0), 0.0),

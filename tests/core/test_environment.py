@@ -5,7 +5,7 @@ import pytest
 
 from edge_agent.core.environment import library_environment
 
-# A process of its own, for what lies where in this one's heap is chance.
+# In a process of its own, because what lies where in this one's heap is chance.
 _FREES_40_MB = """
 import os, pathlib
 from edge_agent.core.environment import return_freed_memory

@@ -97,7 +97,7 @@ def test_levels_move_the_chances_to_what_held_out_answers_showed() -> None:
     chances = [0.1, 0.4, 0.4, 0.1]
     edges = (0.0, 10.0, 20.0, 40.0, 90.0)
     assert NumberBins(edges=edges).corrected(chances) == pytest.approx(SCORES)
-    # Half of the answers lay in the middle fifth: the model is not sure enough, and its intervals get narrower.
+    # Half of the answers lay in the middle fifth, so the model is not sure enough, and its intervals get narrower.
     sure = NumberBins(edges=edges, levels=(0.0, 0.4, 0.5, 0.6, 1.0)).corrected(chances)
     assert sum(sure.values()) == pytest.approx(1)
     assert list(sure.values()) == pytest.approx([0.0625, 0.4375, 0.4375, 0.0625])

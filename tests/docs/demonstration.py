@@ -17,7 +17,7 @@ BASE = "edgeai/v1/demo/board1"
 
 @contextmanager
 def running_demonstration(folder: Path) -> Iterator[tuple[int, Path]]:
-    """`edge-agent demo --keep` while the context is entered; gives the broker's port and the configuration."""
+    """Runs `edge-agent demo --keep` while the context is entered; yields the broker's port and the configuration."""
     port, log = free_port(), folder / "demo.log"
     command = [sys.executable, "-m", "edge_agent", "demo", "--keep", "--port", str(port), "--work", str(folder)]
     with log.open("wb") as output:
@@ -32,7 +32,7 @@ def running_demonstration(folder: Path) -> Iterator[tuple[int, Path]]:
 
 
 def messages_shown(name: str) -> list[tuple[str, str]]:
-    """Topic and payload of each message of a page: a line that names the topic, and a sample of JSON below it."""
+    """Topic and payload of each message of a page, which has a line that names the topic above a sample of JSON."""
     shown = r"^.*`(<base>/[^`]+|edgeai/v1/reply/[^`]+)`.*:\n\n```json\n((?:(?!```).*\n)+)```$"
     found = re.findall(shown, page(name), flags=re.MULTILINE)
     return [(topic.replace("<base>", BASE), payload) for topic, payload in found]

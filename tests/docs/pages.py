@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-# By name without suffix; "README", "CONTRIBUTING" and "SECURITY" are pages, too.
+# The pages by name without suffix; "README", "CONTRIBUTING" and "SECURITY" are pages, too.
 PAGES = {
     path.stem: path
     for path in (
@@ -22,7 +22,7 @@ def page(name: str) -> str:
 
 
 def samples(name: str, language: str, title: str | None = None) -> list[str]:
-    """The code blocks of one language, in order; those of a list without their indentation. title: of a section."""
+    """The code blocks of one language, in order, without the indentation of lists; `title` is that of a section."""
     text = page(name) if title is None else section(name, title)
     found = re.finditer(rf"^( *)```{language}\n(.*?)^\1```$", text, flags=re.MULTILINE | re.DOTALL)
     return [textwrap.dedent(block[2]) for block in found]

@@ -10,7 +10,7 @@ from edge_agent.tools.demo.readings import tasks
 from tests.conftest import NEEDS_OPENSSL
 from tests.docs.pages import ROOT, commands, page, sample
 
-# Of playbooks that no role describes.
+# The variables of playbooks, which no role describes.
 OF_PLAYBOOKS = {"edge_agent_decommission_all"}
 
 

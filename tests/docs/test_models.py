@@ -19,7 +19,7 @@ from tests.engine.adapters import demo_adapter
 PACKAGE = Path(__file__).parents[2] / "edge_agent"
 
 
-# A test has no package index and no hub: `hf download` brings the demonstration's checkpoint.
+# A test has no package index and no hub, so `hf download` brings the demonstration's checkpoint.
 STAND_INS = """
 pip() { test "$1" = install; }
 hf() { test "$1 $3 $#" = "download --local-dir 4" && ln -sfn "$CHECKPOINT" "$4"; }

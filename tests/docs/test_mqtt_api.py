@@ -26,7 +26,7 @@ from tests.helpers.client import Client
 from tests.helpers.support import REPLY_FIELDS
 
 PACKAGE = Path(__file__).parents[2] / "edge_agent"
-# In this order: at its end mqtt-api drains the board.
+# In this order, because mqtt-api drains the board at its end.
 SHOWN = messages_shown("tasks") + messages_shown("mqtt-api")
 TO_THE_BOARD = [(topic, text) for topic, text in SHOWN if re.search(r"/request$|/cmd/\w+$", topic)]
 TRIAGE, EXPLANATION, STATE = (
@@ -44,7 +44,7 @@ def names(cell: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Any]]]:
-    """By topic, what the demonstration says to the messages that the pages show, and in some distress."""
+    """What the demonstration says, by topic, to the messages that the pages show, and in some distress."""
     folder = tmp_path_factory.mktemp("demo")
     with running_demonstration(folder) as (port, config), closing(Client(port, "5")) as client:
         client.subscribe("edgeai/v1/#")
@@ -70,7 +70,7 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[A
         client.wait(f"{BASE}/event/worker-restarted")
         found: defaultdict[str, list[Any]] = defaultdict(list)
         for message in client.messages:
-            # Empty payloads end alarms; one request is no JSON on purpose.
+            # Empty payloads end alarms, and one request is deliberately no JSON.
             with suppress(ValueError):
                 found[message.topic].append(json.loads(message.payload))
         yield found

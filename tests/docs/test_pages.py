@@ -1,4 +1,4 @@
-"""Every page: links lead somewhere, configurations load, commands parse, sentences are short."""
+"""On every page, links lead somewhere, configurations load, commands parse, and sentences are short."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def parse_convert(words: list[str]) -> object:
     return CONVERSION.parse(words)
 
 
-# By program.
+# What parses a command line, by program.
 _PARSE: dict[str, Callable[[list[str]], object]] = {
     "edge-agent": cli.parser().parse_args,
     "edge-convert": parse_convert,
@@ -33,7 +33,7 @@ _PARSE: dict[str, Callable[[list[str]], object]] = {
 
 
 def anchors(text: str) -> set[str]:
-    """As GitHub and MkDocs make them from headings."""
+    """The anchors that GitHub and MkDocs make from headings."""
     titles = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
 

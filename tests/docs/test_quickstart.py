@@ -1,4 +1,4 @@
-"""docs/quickstart.md and the README: their commands are answered, by the demonstration and on a broker of one's own."""
+"""The commands of docs/quickstart.md and the README are answered, by the demonstration and on a broker of one's own."""
 
 import json
 import os

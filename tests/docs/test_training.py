@@ -28,7 +28,7 @@ from tests.docs.pages import commands, page, sample, samples, section
 
 
 def read(folder: Path, name: str, text: str) -> list[tuple[float | None, dict[str, Any], Any]]:
-    """Time, fields and answer of each row."""
+    """The time, fields and answer of each row."""
     (folder / "config.toml").write_text(sample("training", "toml", "state_dir"), "utf-8")
     (folder / name).write_text(text, "utf-8")
     with pytest.MonkeyPatch.context() as patch:

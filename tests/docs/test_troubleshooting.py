@@ -20,7 +20,7 @@ def source() -> str:
 
 
 def names(title: str) -> list[str]:
-    """What the first column holds, of several words the first one that is code."""
+    """What the first column holds; of several words, the first one that is code."""
     cells = [row[0] for row in table("troubleshooting", title)]
     return [cell.split("`")[1] if "`" in cell else cell for cell in cells]
 

@@ -10,12 +10,12 @@ from tests.convert.adapters import AdapterFiles, make_adapter, read_tensors, wri
 
 
 def demo_adapter(seed: int = 3, strength: float = 0.06) -> AdapterFiles:
-    """Strong enough to change answers."""
+    """An adapter that is strong enough to change answers."""
     return make_adapter(read_tensors(checkpoint_folder()), strength=strength, seed=seed)
 
 
 def convert(checkpoint: Path, bundle: Path, *more: str) -> Path:
-    """In F16."""
+    """Converts in F16."""
     assert main([str(checkpoint), "--out", str(bundle), "--type", "f16", "--no-canaries", *more]) == 0
     return bundle
 
@@ -30,5 +30,5 @@ def merged_bundle(adapters: list[AdapterFiles], folder: Path) -> Path:
 
 
 def to_load(path: Path) -> Adapter:
-    """As the model store finds it."""
+    """The adapter as the model store finds it."""
     return Adapter(path=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())

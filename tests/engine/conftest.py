@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent.core.environment import library_environment
 
-# As the agent starts its worker: read when the library is loaded, which these imports do.
+# As the agent starts its worker. It is read when the library is loaded, which these imports do.
 os.environ.update(library_environment())
 
 from edge_agent.core.pipe import Adapter, EngineSettings, Load, TaskPrefix
@@ -42,7 +42,7 @@ def open_llama(model_path: str) -> Iterator[OpenLlama]:
         chosen = {"context_tokens": 1024, "threads": 1, "prefill_threads": 2, "batch_tokens": 128, **settings}
         load = Load(
             model_path=model_path if model is None else str(model),
-            # Not validated: some tests want narrower steps than a configuration may ask for.
+            # It is not validated, because some tests want narrower steps than a configuration may ask for.
             settings=EngineSettings.model_construct(**chosen),
             tasks=tasks,
             adapters=adapters,

@@ -1,4 +1,4 @@
-"""Logits that depend on a sequence's tokens alone: a CPU's last bits depend on the width of the batch, too."""
+"""Logits that depend on a sequence's tokens alone. On a CPU, the last bits depend on the width of the batch, too."""
 
 import zlib
 from collections.abc import Sequence

@@ -52,7 +52,7 @@ def messages(text: str, task: TaskPrefix = TASK) -> tuple[ChatMessage, ...]:
 
 
 def run(request_id: int, text: str, plan: Plan | None = None, **options: Any) -> EngineRequest:
-    """A request of the task above; writes 12 tokens at most unless it says otherwise."""
+    """A request of the task above, which writes at most 12 tokens unless it says otherwise."""
     options = {"task": TASK.task, "max_tokens": 12, "messages": messages(text), **options}
     return EngineRequest(id=request_id, plan=plan or TextPlan(), **options)
 
@@ -66,7 +66,7 @@ def answer_all(engine: Engine, *runs: EngineRequest) -> list[Event]:
 
 
 def ends(events: list[Event]) -> dict[int, Event]:
-    """Request id -> its terminal event; more than one is a mistake."""
+    """The terminal event of each request by its id; more than one is a mistake."""
     found: dict[int, Event] = {}
     for event in events:
         if isinstance(event, END):
@@ -83,7 +83,7 @@ def failed(engine: Engine, request: EngineRequest) -> Failed:
 
 
 def finished(engine: Engine, *runs: EngineRequest) -> dict[int, Finished]:
-    """Request id -> its answer, for requests that must all be answered."""
+    """The answers by request id, for requests that must all be answered."""
     answers = {}
     for request_id, event in ends(answer_all(engine, *runs)).items():
         assert isinstance(event, Finished), event

@@ -24,7 +24,7 @@ def adapters() -> list[AdapterFiles]:
 
 @pytest.fixture(scope="module")
 def bundles(adapters: list[AdapterFiles], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Of the same model, each with one of the adapters."""
+    """Bundles of the same model, each with one of the adapters."""
     return [bundle_with(adapter, tmp_path_factory.mktemp("adapted")) for adapter in adapters]
 
 

@@ -1,4 +1,4 @@
-"""With small libraries that stand for llama.cpp's; the real ones, with every variant, are tried by rigs/arm."""
+"""Small libraries stand for llama.cpp's here; the real ones, with every variant, are tried by rigs/arm."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.engine.backends import BackendError, load_backends
 
-# What libllama gives of libggml. LOADS: how many backends a load finds.
+# What libllama gives of libggml. A load finds LOADS backends.
 _LLAMA = """
 #include <stdio.h>
 static unsigned long count = 0;
@@ -30,7 +30,7 @@ def _compile(path: Path, source: str, **defines: object) -> None:
 
 
 def _library(folder: Path, *, loads: int) -> Path:
-    """Where it writes what it was asked to load from."""
+    """Makes a library; returns the file into which it writes what it was asked to load from."""
     told = folder / "told"
     _compile(folder / "libllama.so", _LLAMA, LOADS=loads, TOLD=f'"{told}"')
     return told

@@ -1,4 +1,4 @@
-"""What the model's engine does beyond the contract: sharing, batching, safety, recovery."""
+"""What the model's engine does beyond the contract, which is about sharing, batching, safety and recovery."""
 
 import ctypes
 from pathlib import Path

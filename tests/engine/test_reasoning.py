@@ -1,4 +1,4 @@
-"""Reasoning models: the demonstration's weights under the tokens and the template of DeepSeek-R1-Distill-Qwen."""
+"""Reasoning models, with the demonstration's weights and the tokens and template of DeepSeek-R1-Distill-Qwen."""
 
 from pathlib import Path
 

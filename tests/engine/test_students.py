@@ -36,7 +36,7 @@ def test_a_request_is_answered_by_the_model_that_it_names(worker: WorkerClient) 
     of_student, of_model = (worker.ask(run(name)) for name in (STUDENT, None))
     assert isinstance(of_student, pipe.Finished)
     assert isinstance(of_model, pipe.Finished)
-    # The task, three fields and the place of the answer.
+    # They are the task, three fields and the place of the answer.
     assert of_student.prompt_tokens == 5
     assert of_student.scores != of_model.scores
 

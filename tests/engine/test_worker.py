@@ -77,7 +77,7 @@ def test_progress_is_not_late_where_requests_end_in_quick_succession(start: Star
         worker.wait_for(Finished)
     ended = monotonic()
     worker.wait_for(Progress)
-    # A tenth of a second, on a busy machine a little more; an idle worker waits for a second.
+    # It takes a tenth of a second, on a busy machine a little more, while an idle worker waits for a second.
     assert monotonic() - ended < 0.6
 
 
@@ -103,7 +103,7 @@ def test_a_model_that_cannot_be_opened_is_reported_and_ends_the_worker(start: St
 
 
 def impostor(folder: Path, patch: pytest.MonkeyPatch, script: str) -> Worker:
-    """A shell script in the place of the worker's Python."""
+    """A worker whose Python is replaced by a shell script."""
     program = folder / "python"
     program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     program.chmod(0o755)

@@ -25,7 +25,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 BASE = "edgeai/v1/hall1/board1"
 LABELS = ("Normal", "Bearing fault", "Cavitation", "Overload")
 READING = '{"vibration_mm_s":7.9,"temperature_c":81.5}'
-# PubSubClient's buffer holds a whole packet: fixed header, topic with its length, payload.
+# PubSubClient's buffer holds a whole packet, with its fixed header, topic with length, and payload.
 ESP32_BUFFER = 256
 
 

@@ -1,4 +1,4 @@
-"""What a model's header must say: else llama.cpp would end the process, or compute something else."""
+"""What a model's header must say, because llama.cpp would otherwise end the process, or compute something else."""
 
 from collections.abc import Mapping
 from functools import partial

@@ -31,7 +31,7 @@ _TOO_WIDE = """() => {
   const first = wide.slice(0, 5).map((e) => e.outerHTML.slice(0, 90));
   return [`${document.scrollingElement.scrollWidth} of ${width} px`, ...first];
 }"""
-# What a finger meets counts, also a pseudo-element. A link inside a sentence may be smaller (WCAG 2.5.8).
+# What a finger meets counts, even a pseudo-element. A link inside a sentence may be smaller (WCAG 2.5.8).
 _SMALL = """([label, other]) => {
   const targets = "a[href], button, input, select, textarea, summary";
   const found = [];
@@ -65,7 +65,7 @@ _SMALL = """([label, other]) => {
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser of its own. Its playwright keeps an event loop on this thread: nothing else of asyncio may run here."""
+    """A browser of its own. Its playwright keeps an event loop on this thread, so no other asyncio may run here."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=PROGRAM, args=[*_OPTIONS])
         try:
@@ -121,7 +121,7 @@ def complaints_of(page: Page) -> list[str]:
 
 
 def axe_violations(page: Page) -> list[str]:
-    """What axe-core finds, a line for each element. Its own styles are complained of: look at those first."""
+    """What axe-core finds, a line for each element. Its own styles cause complaints, so look at those first."""
     if not page.evaluate("() => 'axe' in window"):
         page.evaluate(_axe_source())
     found = page.evaluate(_AXE)["violations"]

@@ -43,19 +43,19 @@ def _canary_options(folder: Path, *, readings: int) -> tuple[str, ...]:
 
 
 def write_lines(path: Path, *lines: object) -> Path:
-    """Each as JSON, but for texts."""
+    """Writes each line as JSON, but texts as they are."""
     path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines), "utf-8")
     return path
 
 
 def demo_requests(path: Path, readings: int) -> Path:
-    """Each task of the demonstration on its first held-out readings, as labelled lines: their answers do not count."""
+    """Each task of the demonstration on its first held-out readings, as labelled lines whose answers do not count."""
     asked = ((task, reading) for reading in held_out()[:readings] for task in tasks())
     return write_lines(path, *({"task": task, "input": reading.payload, "answer": "?"} for task, reading in asked))
 
 
 def demo_examples(path: Path, readings: int) -> Path:
-    """Label and diagnosis of the first held-out readings; the free text of `action` does not count."""
+    """The label and diagnosis of the first held-out readings; the free text of `action` does not count."""
     lines: list[object] = []
     for reading in held_out()[:readings]:
         judged = {name: reading.diagnosis[name] for name in ("fault", "severity", "stop")}
@@ -98,7 +98,7 @@ def relist(bundle: Path, version: int | None = None) -> None:
 
 
 def talking_nonsense(bundle: Path, folder: Path) -> Path:
-    """The bundle with the weights of four layers shuffled: it loads, and its answers differ from its canaries."""
+    """The bundle with the weights of four layers shuffled. It loads, and its answers differ from its canaries."""
     checkpoint = damaged(checkpoint_folder(), folder / "checkpoint", lambda copy: shuffle_weights(copy, 4))
     model = converted(checkpoint, folder / "model", "--no-canaries") / "model.gguf"
     return changed(bundle, folder / "nonsense", lambda copy: shutil.copy(model, copy / "model.gguf"))
@@ -111,7 +111,7 @@ def not_loading(bundle: Path, folder: Path) -> Path:
 
 
 def flip(path: Path, at: int = -1) -> None:
-    """Another byte at this place."""
+    """Changes the byte at this place."""
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)

@@ -18,7 +18,7 @@ _IN_FLIGHT = 1000
 
 
 class Caller:
-    """Made when the broker has confirmed the filters. With `ca_file` over TLS.
+    """The connection is made when the broker has confirmed the filters. With `ca_file` it is over TLS.
 
     `on_message` and `on_acknowledged`, which takes the number of a message, run on the network thread. `session` is the
     client id of a session that outlives a connection.
@@ -78,7 +78,7 @@ class Caller:
         retain: bool = False,
         properties: Mapping[str, Any] | None = None,
     ) -> paho.MQTTMessageInfo:
-        """Does not wait for the broker. properties: by paho's names; only with MQTT 5."""
+        """Does not wait for the broker. `properties` have paho's names, and are only for MQTT 5."""
         given = None
         if properties:
             given = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]

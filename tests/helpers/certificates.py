@@ -10,7 +10,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.helpers.keys import private_pem
 
-# The second as a board calls this machine that is not in it.
+# The second is how a board that is not in this machine calls it.
 NAMES = ("localhost", "broker.example")
 
 

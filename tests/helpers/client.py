@@ -20,7 +20,7 @@ Connect = Callable[..., "Client"]
 
 @dataclass(frozen=True)
 class Message:
-    """One received message. at: seconds of the monotonic clock."""
+    """One received message. `at` is in seconds of the monotonic clock."""
 
     topic: str
     payload: bytes
@@ -113,7 +113,7 @@ class Client(Caller):
         self.send(topic, data, qos=qos, retain=retain, properties=properties).wait_for_publish(WAIT_S)
 
     def wait(self, topic: str, *, count: int = 1, timeout_s: float = WAIT_S) -> list[Message]:
-        """The first `count` messages on a topic, also earlier ones."""
+        """The first `count` messages on a topic, including earlier ones."""
         with self._arrived:
             is_there = self._arrived.wait_for(lambda: len(self.on(topic)) >= count, timeout_s)
         got = self.on(topic)

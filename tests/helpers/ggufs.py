@@ -1,4 +1,4 @@
-"""GGUF files for tests, byte by byte: sound ones, and ones with wrong sizes and types."""
+"""GGUF files for tests, made byte by byte, some of them sound, and some with wrong sizes and types."""
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from edge_agent.gguf.header import TENSOR_TYPES, HeaderError
 
 U32, I32, F32, BOOL, STRING, ARRAY, U64 = 4, 5, 6, 7, 8, 9, 10
 _FORMS = {0: "B", 1: "b", 2: "H", 3: "h", U32: "I", I32: "i", F32: "f", BOOL: "B", U64: "Q", 11: "q", 12: "d"}
-# A block of one head for keys, and two tokens.
+# The model has a block of one head for keys, and two tokens.
 MODEL_VALUES: dict[str, tuple[int, Any]] = {
     "general.architecture": (STRING, "qwen2"),
     "general.file_type": (U32, 7),
@@ -77,7 +77,7 @@ def text(value: str | bytes) -> bytes:
 
 
 def value(kind: int, content: Any) -> bytes:
-    """Without the kind itself. An array's content is the kind of its elements and a list of them."""
+    """The value without the kind itself. An array's content is the kind of its elements and a list of them."""
     if kind == STRING:
         return text(content)
     if kind == ARRAY:
@@ -95,7 +95,7 @@ def gguf(
     alignment: int = 32,
     keys: int | None = None,
 ) -> bytes:
-    """The smallest model, or one with other parts. keys: the number of keys that its header gives."""
+    """The smallest model, or one with other parts. `keys` is the number of keys that its header gives."""
     given = MODEL_VALUES if values is None else values
     tensors = MODEL_TENSORS if tensors is None else tensors
     head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(given) if keys is None else keys)
@@ -113,7 +113,7 @@ def changed_model(
     shapes: Mapping[str, Sequence[int] | None] | None = None,
     types: Mapping[str, int] | None = None,
 ) -> bytes:
-    """The smallest model with other values and tensors; None = without."""
+    """The smallest model with other values and tensors, and without those that are None."""
     given = {**MODEL_VALUES, **(values or {})}
     chosen = {**MODEL_SHAPES, **(shapes or {})}
     tensors, nbytes = placed({name: shape for name, shape in chosen.items() if shape is not None}, types)

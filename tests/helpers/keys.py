@@ -46,7 +46,7 @@ def public_pem(key: Ed25519PrivateKey | EllipticCurvePrivateKey | X25519PrivateK
 
 
 def write_keys(folder: Path, name: str = "key") -> tuple[Path, Path]:
-    """A new pair: NAME.pem and NAME.pub.pem."""
+    """Writes a new pair, NAME.pem and NAME.pub.pem."""
     key = Ed25519PrivateKey.generate()
     private, public = folder / f"{name}.pem", folder / f"{name}.pub.pem"
     private.write_bytes(private_pem(key))
@@ -55,7 +55,7 @@ def write_keys(folder: Path, name: str = "key") -> tuple[Path, Path]:
 
 
 def trusting(*public: Path) -> Trust:
-    """Opens what one of these keys signed; without any, all."""
+    """A trust that opens what one of these keys signed, or everything if there are none."""
     return Trust(read_keys(("models.default.public_key", file) for file in public))
 
 
@@ -65,19 +65,19 @@ def sign(bundle: Path, private: Path) -> None:
 
 
 def signature(file: Path, private: Path) -> bytes:
-    """As `openssl pkeyutl -sign -rawin` makes it."""
+    """The signature as `openssl pkeyutl -sign -rawin` makes it."""
     key = load_pem_private_key(private.read_bytes(), None)
     assert isinstance(key, Ed25519PrivateKey)
     return key.sign(file.read_bytes())
 
 
 def key_sha256(public: Path) -> str:
-    """Of the key's 32 bytes, as lists of revocations name it."""
+    """The hash of the key's 32 bytes, by which lists of revocations name it."""
     return trusting(public).keys[0].sha256
 
 
 def write_revocations(file: Path, private: Path, number: int = 1, **fields: Any) -> Path:
-    """A signed list; what it revokes are fields."""
+    """Writes a signed list, which revokes what is in `fields`."""
     file.write_text(json.dumps({"schema": 1, "number": number, "manifests": [], "keys": [], **fields}), "utf-8")
     file.with_name(f"{file.name}.sig").write_bytes(signature(file, private))
     return file

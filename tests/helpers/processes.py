@@ -42,7 +42,7 @@ def free_port() -> int:
     while True:
         port = _reserved_port()
         with socket.socket() as listener:
-            # As a server does, also soon after the last one.
+            # A server does this, too, even soon after the last one.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind(("127.0.0.1", port))
@@ -81,7 +81,7 @@ def workers(pid: int) -> list[int]:
 
 
 def is_running(pid: int) -> bool:
-    """False also for a process that has ended and that its parent has not noticed yet."""
+    """False even for a process whose end its parent has not noticed yet."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -97,7 +97,7 @@ def _command(pid: int) -> str:
 
 
 def ends(process: subprocess.Popen[Any], patience_s: float = WAIT_S) -> bool:
-    """Whether a process ends at SIGTERM, if it has not before; else it is killed."""
+    """Whether a process ends at SIGTERM, or has ended before; if not, it is killed."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -115,7 +115,10 @@ class Mosquitto:
     def __init__(
         self, folder: Path, port: int, extra: str = "", *, is_persistent: bool = False, address: str = "127.0.0.1"
     ) -> None:
-        """is_persistent: sessions and their messages outlive it, unless it is killed. address: of 127.0.0.0/8."""
+        """With `is_persistent`, sessions and their messages outlive it, unless it is killed.
+
+        `address` must be of 127.0.0.0/8.
+        """
         self.port, self.address = port, address
         self._folder = folder
         self._config = folder / "mosquitto.conf"
@@ -163,7 +166,7 @@ class Mosquitto:
 
 
 class AgentProcess:
-    """`edge-agent run` as a process. Its log is kept beside its configuration. program: what starts edge-agent."""
+    """`edge-agent run` as a process, started by `program`. Its log is kept beside its configuration."""
 
     def __init__(self, config: Path, program: Sequence[str] = EDGE_AGENT) -> None:
         self.config = config
@@ -182,7 +185,7 @@ class AgentProcess:
         return self.process.wait(timeout_s)
 
     def stop(self) -> int:
-        """Sends SIGTERM, and SIGKILL to an agent that does not end; its exit code."""
+        """Sends SIGTERM, and SIGKILL to an agent that does not end; returns its exit code."""
         self._log.close()
         assert ends(self.process), f"the agent did not stop on SIGTERM; its log:\n{self.log}"
         return self.process.returncode

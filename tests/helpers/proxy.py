@@ -1,4 +1,4 @@
-"""A network that can be cut: TCP connections to a broker stay open, and nothing passes."""
+"""A network that can be cut, after which TCP connections to a broker stay open, and nothing passes."""
 
 import selectors
 import socket

@@ -1,4 +1,4 @@
-"""Stands in for RabbitMQ behind pika's BlockingConnection: queues, and the connections to them.
+"""Stands in for RabbitMQ behind pika's BlockingConnection, with queues and the connections to them.
 
 As with pika, callbacks run inside `process_data_events` on the connection's own thread, and other threads may call
 `add_callback_threadsafe` alone. Each method has the parameters of pika's (tests/pool/test_link.py compares them).
@@ -49,7 +49,10 @@ class Consumer:
 
 @dataclass(eq=False)
 class FakeBroker:
-    """refusals: by host, what an attempt to connect raises. attempts: hosts in order. accounts: with which account."""
+    """A broker that raises `refusals` by host at an attempt to connect.
+
+    `attempts` are the hosts in order, `accounts` the account of each attempt.
+    """
 
     queues: dict[str, deque[Waiting]] = field(default_factory=lambda: {QUEUE: deque(), DEAD: deque()})
     refusals: dict[str, Exception] = field(default_factory=dict)
@@ -83,7 +86,7 @@ class FakeBroker:
 
 
 class FakeConnection:
-    """breaks_with: what the network or the broker ends the connection with, at the next chance."""
+    """A connection that the network or the broker ends with `breaks_with`, at the next chance."""
 
     def __init__(self, broker: FakeBroker, host: str) -> None:
         self.broker, self.host = broker, host
@@ -95,7 +98,7 @@ class FakeConnection:
         self._timers: list[tuple[float, Callable[[], object]]] = []
 
     def break_off(self, error: Exception | None = None) -> None:
-        """For tests: the connection is lost."""
+        """Loses the connection, for tests."""
         self.breaks_with = error or ConnectionClosedByBroker(320, "CONNECTION_FORCED - bye")
 
     def check(self) -> None:
@@ -107,7 +110,7 @@ class FakeConnection:
             raise self.breaks_with
 
     def _end(self) -> None:
-        """The broker gives what was not settled to others."""
+        """Ends the connection; the broker gives what was not settled to others."""
         self.is_open = False
         for channel in self.channels:
             channel.end()
@@ -176,11 +179,11 @@ class FakeChannel:
             self._requeue(tag)
 
     def cancel_all(self) -> None:
-        """For tests: the queue is deleted."""
+        """Ends all consumers, as if the queue was deleted, for tests."""
         self._cancels.extend(self.consumers)
 
     def ready(self) -> list[Callable[[], object]]:
-        """What pika would call now: deliveries, one for each consumer that has none, and cancelled consumers."""
+        """What pika would call now, for deliveries, one to each consumer that has none, and for cancelled consumers."""
         events: list[Callable[[], object]] = []
         while self._cancels:
             del self.consumers[tag := self._cancels.popleft()]

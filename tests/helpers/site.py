@@ -66,7 +66,7 @@ class Site:
         return self.terminal(topic)[before].json
 
     def wait_until_active(self, count: int) -> None:
-        """Requests and commands travel on two connections: only health shows which requests have started."""
+        """Requests and commands travel on two connections, so only health shows which requests have started."""
 
         def active() -> object:
             health = self.client.exchange(f"{self.base}/cmd/health", b"", f"{self.base}/health")
@@ -75,7 +75,7 @@ class Site:
         wait_until(lambda: active() == count, f"{count} requests are active at once")
 
     def command(self, operation: str, fields: Any = None, **arguments: Any) -> dict[str, Any]:
-        """The result of a command. fields: also a payload."""
+        """The result of a command. `fields` may also be a payload."""
         topic = f"{self.base}/cmd/{operation}"
         return self.client.exchange(topic, {} if fields is None else fields, f"{topic}/result", **arguments).json
 
@@ -129,7 +129,7 @@ def written_config(
 
 
 def task_table(name: str, **fields: Any) -> str:
-    """As TOML: its strings, numbers and arrays are written like JSON's."""
+    """The task as TOML, whose strings, numbers and arrays are written like JSON's."""
     lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in fields.items())
     return f"[tasks.{name}]\n{''.join(lines)}"
 

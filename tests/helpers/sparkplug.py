@@ -1,4 +1,4 @@
-"""Payloads of Sparkplug B by Google's protocol buffers: what our own reading of them is compared with."""
+"""Payloads of Sparkplug B by Google's protocol buffers, with which our own reading of them is compared."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 _TYPES = {
     "uint64": 4, "bool": 8, "string": 9, "bytes": 12, "uint32": 13, "float": 2, "double": 1,
 }  # fmt: skip
-# Name, number and type of each field; * stands for repeated, | for one of the values.
+# The name, number and type of each field; * stands for repeated, | for one of the values.
 _MESSAGES = {
     "PropertyValue": "type 1 uint32, is_null 2 bool, int_value 3 uint32|, long_value 4 uint64|, float_value 5 float|, "
     "double_value 6 double|, boolean_value 7 bool|, string_value 8 string|",

@@ -39,7 +39,7 @@ id = "board1"
 [models.default]
 path = "model.gguf"
 """
-# Of an agent without a broker, whose model echoes; its state is in the folder of the file.
+# The configuration of an agent without a broker, whose model echoes; its state is in the folder of the file.
 ECHO_CONFIG = """
 state_dir = "state"
 [device]
@@ -187,7 +187,7 @@ def labelled(number: int, **scores: float) -> Finished:
 
 
 class Outlet(FakeLink):
-    """Stands in for the data connection: what was sent, and what the broker did with it."""
+    """Stands in for the data connection, with what was sent and what the broker did with it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -223,7 +223,7 @@ def delivery(
 
 
 def rendered(request: Request, template: str, value: object) -> Rendered:
-    """As the process of the renderer would make it."""
+    """What the process of the renderer would make of it."""
     try:
         return Rendered(request, render(template, value, request.topic))
     except TemplateInputError as error:
@@ -231,7 +231,7 @@ def rendered(request: Request, template: str, value: object) -> Rendered:
 
 
 def large_alone() -> Answerers:
-    """What a board does that does not learn."""
+    """The answerers of a board that does not learn."""
     return Answerers(ScoreMaps(MODEL, "hall1/board1"), MODEL)
 
 
@@ -243,7 +243,7 @@ class Desk:
         self.commands: list[Command] = []
         settings = config(text + tasks)
         self.delivery = delivery(self.outlet, settings=settings)
-        # Times of requests, for those whose templates are rendered.
+        # The times of requests whose templates are rendered.
         self.now = 0.0
         self.dispatcher = Dispatcher(
             settings,
@@ -304,7 +304,7 @@ class Desk:
 
     @property
     def replies(self) -> list[dict[str, Any]]:
-        """The terminal ones, in order."""
+        """The terminal replies, in order."""
         return [document for document in self.documents if document["status"] != "partial"]
 
     @property

@@ -1,4 +1,4 @@
-"""Stands for worker processes: what they were sent is kept, and a test says what they answer."""
+"""Stands for worker processes. What they were sent is kept, and a test says what they answer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ KILLED = WorkerExited(returncode=-9, log_tail=())
 
 
 class FakeProcess:
-    """Stands for an WorkerProcess."""
+    """Stands for a WorkerProcess."""
 
     def __init__(self, load: Load, deliver: Callable[[Any, Event | WorkerExited], None]) -> None:
         self.load = load
@@ -39,7 +39,10 @@ class FakeProcess:
 
 
 class Processes(list[FakeProcess]):
-    """Those that were started. faults: what the next starts raise; on_start, on_send: what a process does then."""
+    """The processes that were started.
+
+    The next starts raise `faults`; `on_start` and `on_send` are what a process does then.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Numbers with feedback: how near they are to the true ones, and how often their intervals hold these."""
+"""How near numbers with feedback are to the true ones, and how often their intervals hold these."""
 
 import time
 from pathlib import Path
@@ -34,7 +34,7 @@ class Bench(LearningBench):
         super().__init__(folder, text)
 
     def answer(self, number: int, *, unlike: float | None = None, audit: bool = True) -> bool:
-        """Whether the caller is asked to check it."""
+        """Gives an answer; returns whether the caller is asked to check it."""
         request = self.request(number, audit=audit)
         assert self.learning.first(request, is_large_refused=False) == LARGE
         request.answerer = LARGE
@@ -132,7 +132,7 @@ def test_a_refused_reading_is_asked_about_but_measures_nothing(tmp_path: Path) -
     known = bench.accuracy
     assert (known["given"], known["mean_error"], known["holds"], known["audits"]) == (0, None, None, 1)
     assert bench.learning.findings(0.0)["accuracy-low"] == UNKNOWN
-    # Six that an interval misses would raise the alarm.
+    # Six that are outside their intervals would raise the alarm.
     for number in range(2, 9):
         bench.mark(number, answer=80)
     bench.answer(10)

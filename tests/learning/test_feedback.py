@@ -63,7 +63,7 @@ class Bench:
         audit: bool = True,
         unlike: float | None = None,
     ) -> bool:
-        """An answer as the dispatcher gives it; whether the caller is asked to check it."""
+        """Gives an answer as the dispatcher does; returns whether the caller is asked to check it."""
         request = Request(
             task_name="t", reply_topic=reply_topic, correlation=None, id=number, key=b"", may_be_duplicate=True,
             is_redelivery=False, arrived_at=0.0, task=self.task, envelope=Envelope(input=value or "-"),
@@ -78,7 +78,7 @@ class Bench:
         return self.feedback.mark(task, Mark(id=number, answer=answer, **more), time.monotonic())
 
     def settle(self) -> None:
-        """Until nothing is assessed any more."""
+        """Waits until nothing is assessed any more."""
 
         def is_settled() -> bool:
             self.events += self.feedback.tick(time.monotonic() + 10)
@@ -457,7 +457,7 @@ def test_held_out_rows_that_audits_refuted_stay_refuted_under_another_definition
         bench.answer(number, {"a": 0.9, "b": 0.05, "c": 0.05})
         bench.mark(number, "b" if number < 2 else "a")
     assert (promised(PROMISED), promised(other)) == (None, None)
-    # Until the audits of the definition under which they were refuted say something else.
+    # It stays so until the audits of the definition under which they were refuted say something else.
     promised(PROMISED)
     bench.mark(0, "a")
     assert (promised(PROMISED), promised(other)) == (0.9, 0.9)
@@ -475,7 +475,7 @@ def audit(bench: Bench, numbers: Sequence[int], answered: Callable[[int], bool] 
 
 
 def switch(bench: Bench, model: Model) -> list[int]:
-    """To a model that is always right; gives what it was asked, as inputs."""
+    """Switches to a model that is always right; returns the inputs that it was asked."""
     requests = list(bench.learning.trial_requests(model))
     events = [finished(one.id, text=None, scores={"a": 0.9, "b": 0.05, "c": 0.05}) for one in requests]
     bench.learning.keep_trial(model, events)
@@ -503,7 +503,7 @@ def test_a_new_model_answers_the_audits_that_its_training_cannot_have_used(tmp_p
     # What callers got stays, and each answer makes one row.
     kept = read_answers(bench.store.select, "t")
     assert (len(kept), {one.output for one in kept}) == (60, {None})
-    # On the way back nothing is asked twice: only what came meanwhile.
+    # On the way back nothing is asked twice, only what came meanwhile.
     audit(bench, range(60, 65))
     assert switch(bench, replace(bench.of_model, learnt_from=learnt())) == [64, 63, 62, 61, 60]
     assert (bench.feedback.facts()["t"].audits, bench.feedback.facts()["t"].earlier) == (65, 5)
@@ -559,7 +559,7 @@ def test_an_earlier_audit_may_still_be_answered_by_its_caller() -> None:
     bench = Bench(text=KEEPS)
     audit(bench, range(40), lambda number: number < 35)
     switch(bench, replace(bench.of_model, sha256="m2", learnt_from=learnt()))
-    # Unanswered ones count: a choice of audits proves nothing.
+    # Unanswered ones count, because a choice of audits proves nothing.
     assert (bench.feedback.facts()["t"].asked, bench.feedback.facts()["t"].audits) == (35, 35)
     bench.mark(39, "a")
     bench.settle()
@@ -772,7 +772,7 @@ def test_a_promise_lasts_while_nobody_answers_and_ends_with_the_next_answer_afte
     again = Bench(tmp_path, text)
     again.settle()
     assert (again.feedback.facts()["t"].audits, again.feedback.facts()["t"].promised) == (60, 0.9)
-    # Of 240 more the oldest are gone: that nobody answered those must not be forgotten, too.
+    # Of 240 more the oldest are gone, but that nobody answered those must not be forgotten.
     again.mark(299, "a")
     again.settle()
     facts = again.feedback.facts()["t"]
@@ -790,7 +790,7 @@ def test_a_promise_lasts_while_nobody_answers_and_ends_with_the_next_answer_afte
 def test_a_promise_ends_when_nobody_has_answered_its_audits_for_a_week(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, held_out: dict[str, Any]
 ) -> None:
-    # 1,000 audits in a few hours: of those that wait, the oldest are soon deleted.
+    # With 1,000 audits in a few hours, the oldest of those that wait are soon deleted.
     text = "[feedback]\nenabled = true\nkeep = 100\n" + TASK + "audit_rate = 1\nmin_accuracy = 0.9\n"
     clock, days, later_s = time.time, 0.0, 0.0
     monkeypatch.setattr(time, "time", lambda: clock() + days * 86_400)
@@ -803,7 +803,7 @@ def test_a_promise_ends_when_nobody_has_answered_its_audits_for_a_week(
 
     def state() -> tuple[float | None, bool, bool, int]:
         nonlocal later_s
-        # Assessed every hour.
+        # It is assessed every hour.
         later_s += 3700
         assert not bench.feedback.tick(time.monotonic() + later_s)
         bench.settle()

@@ -1,4 +1,4 @@
-"""Unusual readings: the board asks what they were, and takes any text for it."""
+"""The board asks what unusual readings were, and takes any text for it."""
 
 import json
 import time
@@ -24,7 +24,7 @@ class Bench(LearningBench):
         super().__init__(folder, text)
 
     def answer(self, number: int, rarity: float, *, audit: bool = True) -> bool:
-        """Whether the caller is asked to check it."""
+        """Gives an answer; returns whether the caller is asked to check it."""
         return self.answer_request(self.request(number, audit=audit), rarity)
 
     def answer_request(self, request: Request, rarity: float) -> bool:

@@ -39,7 +39,7 @@ def bundle(folder: Path, contents: dict[str, bytes] | None = None, **manifest: A
 
 
 def refusal(path: Path, *public_keys: Path) -> str:
-    """Why it does not open; `content_fault` finds the same, but for hashes and paths."""
+    """Why the bundle does not open; `content_fault` finds the same, but for hashes and paths."""
     trust = trusting(*public_keys)
     with pytest.raises(ModelError) as caught:
         open_model("default", path, trust)

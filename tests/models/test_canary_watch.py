@@ -20,7 +20,7 @@ HOUR = 3600.0
 
 
 class Fake:
-    """Stands for the supervisor: a model, and what its worker is asked."""
+    """Stands for the supervisor, with a model, and what its worker is asked."""
 
     def __init__(self, folder: Path) -> None:
         self.model = open_model("default", folder)
@@ -46,7 +46,7 @@ class Watch:
         self.watch.on_worker_ready(0.0, was_asked=False)
 
     def tick(self, now: float, *, is_idle: bool = True) -> int:
-        """How many are asked by now, once their file has been read."""
+        """How many canaries are asked by now, once their file has been read."""
         self.watch.tick(now, is_idle=is_idle)
         if self.watch._reading is not None:
             wait([self.watch._reading])

@@ -69,7 +69,7 @@ def test_a_switch_counts_until_the_configuration_names_another_path_and_not_agai
     shutil.move(tmp_path / "b", tmp_path / "elsewhere")
     assert 'b" does not exist' in (switched_hint(config) or "")
     shutil.move(tmp_path / "elsewhere", tmp_path / "b")
-    # To look is not to forget.
+    # Looking does not make it forget.
     assert in_force(configured("c")) == tmp_path / "c"
     assert in_force(configured("a")) == tmp_path / "b"
     assert open_in_force(configured("c")).source == tmp_path / "c"

@@ -58,7 +58,7 @@ MUCH_MB = 1e6
 class Board:
     """An agent's parts around a ModelSwitch; it runs the bundle `old`, version 3.
 
-    says: what the worker of a new model says once it is started; answers: its answers to its canaries, by number.
+    `says` is what the worker of a new model says once it is started, `answers` its answers to its canaries by number.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -115,7 +115,7 @@ class Board:
     def tick_until(
         self, is_so: Callable[[], object], now: float, *, step_s: float = 0.0
     ) -> Switched | SwitchFailed | None:
-        """Until that is so, or the switch has ended; step_s: time between two ticks."""
+        """Ticks until that is so or the switch has ended, with `step_s` between two ticks."""
         ends: list[Switched | SwitchFailed] = []
         times = itertools.count(now, step_s)
 
@@ -128,7 +128,7 @@ class Board:
         return ends[0] if ends else None
 
     def finish(self, now: float = 3.0, *, step_s: float = 0.0) -> dict[str, Any] | str:
-        """What the command is answered: data, or the code of an error."""
+        """What the command is answered, which is data or the code of an error."""
         end = self.tick_until(lambda: False, now, step_s=step_s)
         assert end is not None
         return end.data if isinstance(end, Switched) else end.error.code
@@ -153,7 +153,7 @@ class Board:
 
     @property
     def worker(self) -> FakeProcess:
-        """The one in force."""
+        """The worker in force."""
         assert self.supervisor._current is not None
         return cast("FakeProcess", self.supervisor._current.process)
 
@@ -502,10 +502,10 @@ def test_an_older_signed_bundle_in_the_folder_of_the_one_in_force_does_not_open(
     told = "new/manifest.json: version: should be at least 4, the version of the last switch (got 2)"
     assert told in (model.warning or "")
     assert [fault for fault in model_refusals(board.config) if told in fault]
-    # Without a key anyone may have made it: as before, it is taken.
+    # Without a key it is taken as before, although anyone may have made it.
     unsigned = {"default": ModelConfig(path=board.folder / "old")}
     assert open_in_force(board.config.model_copy(update={"models": unsigned})).version == 2
-    # With a key, nor if the configuration names this folder.
+    # With a key it is not, nor if the configuration names this folder.
     configured = board.config.models["default"].model_copy(update={"path": board.folder / "new"})
     replaced = Record(configured=configured.path, current=configured.path, previous=None, least_version=4)
     write_record(board.config.state_dir, replaced)

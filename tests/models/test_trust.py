@@ -17,7 +17,7 @@ from tests.models.test_bundle import bundle, listed
 
 
 class Board:
-    """A board with the keys `old` and `new`, that names a list of revocations; a bundle that `old` signed."""
+    """A board with the keys `old` and `new` that names a list of revocations, and a bundle that `old` signed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,7 +37,7 @@ class Board:
         self.publish(number, manifests=[listed((self.bundle / "manifest.json").read_bytes())["sha256"]])
 
     def read(self) -> Trust:
-        """As a start or a switch does."""
+        """Reads the lists as a start or a switch does."""
         trust = read_trust(self.config, self.folder)
         keep_revocations(self.folder, trust)
         return trust
@@ -69,7 +69,7 @@ def test_a_revoked_manifest_is_refused_with_the_reason(board: Board) -> None:
 def test_a_revoked_key_opens_no_bundle_and_signs_no_list(board: Board) -> None:
     board.publish(keys=[key_sha256(board.old_public)])
     assert board.refusal() == "demo/manifest.json: signed with a key that is revoked by list 1"
-    # Who has the old key can neither take the revocation back nor revoke the new key.
+    # Whoever has the old key can neither take the revocation back nor revoke the new key.
     for fields in ({}, {"keys": [key_sha256(board.new_public)]}):
         board.publish(2, board.old, **fields)
         assert "signed with another key" in (board.read().fault or "")
@@ -137,7 +137,7 @@ def test_an_older_list_does_not_take_back_what_a_newer_one_revoked(board: Board)
         path.write_bytes(content)
     assert "number should be at least 8, the kept list's (got 7)" in (board.read().fault or "")
     assert board.refusal() is not None
-    # Another list of the same number is no newer one.
+    # Another list with the same number is not newer.
     board.publish(8)
     assert "number should be above 8" in (board.read().fault or "")
     board.publish(9)
@@ -163,7 +163,7 @@ def test_a_key_that_cannot_be_used_is_named_by_its_place(board: Board) -> None:
 
 
 def test_an_older_list_never_takes_the_place_of_the_kept_one(board: Board) -> None:
-    """As when another thread has kept a newer one since this one was read."""
+    """It might when another thread has kept a newer one since this one was read."""
     board.publish(5)
     older = board.read()
     board.publish(6)

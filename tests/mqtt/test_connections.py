@@ -1,4 +1,4 @@
-"""The agent's two connections: with several brokers, and over several configurations."""
+"""The agent's two connections with several brokers, and over several configurations."""
 
 import queue
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_the_data_connection_follows_the_control_connection(tmp_path: Path, monk
     links = (connections.control, connections.data)
 
     def are_at(host: str) -> bool:
-        """Until both are connected there, it does what the agent does."""
+        """Does what the agent does; true once both are connected there."""
         while not events.empty():
             event = events.get()
             if isinstance(event, Connected):
@@ -52,7 +52,7 @@ def test_the_data_connection_follows_the_control_connection(tmp_path: Path, monk
         connections.start()
         wait_until(lambda: are_at(SECOND), "both are at the second")
         with first:
-            # Only this one breaks. It comes back to the first broker, which is there again.
+            # Only this one breaks, and comes back to the first broker, which is there again.
             connections.control.reconnect()
             wait_until(lambda: are_at(FIRST), "both are at the first")
     for link in links:

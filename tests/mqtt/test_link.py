@@ -34,7 +34,7 @@ from tests.helpers.processes import Mosquitto, free_port, wait_until
 
 @contextmanager
 def hangs_up() -> Iterator[int]:
-    """A server that reads what a client says first, and closes the connection; its port."""
+    """The port of a server that reads what a client says first, and closes the connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -160,7 +160,7 @@ def test_replaced_certificates_count_from_the_next_attempt_on_and_unreadable_one
 
 
 def connected(link: MqttLink, **told: Any) -> None:
-    """As paho does it: first it chooses what it is about to send."""
+    """Connects as paho does, which first chooses what it is about to send."""
     link._client._messages_reconnect_reset_out()
     link._on_pre_connect(link._client, None)
     connack = SimpleNamespace(json=lambda: told)
@@ -199,7 +199,7 @@ def test_a_result_of_the_outbox_is_an_event_only_for_who_wants_it(reason: str, *
 
     def deliver(event: LinkEvent) -> None:
         events.append(event)
-        # Who hears of it finds the result.
+        # Whoever hears of it finds the result.
         results.append(len(link.outbox.take_results()))
 
     link = MqttLink("c", MqttConfig(), deliver, reports_published=reports_published)

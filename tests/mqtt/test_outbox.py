@@ -39,7 +39,7 @@ class Site:
         del self.client._out_messages[number]
 
     def connect(self, max_packet_bytes: int | None = None, max_in_flight: int | None = None) -> None:
-        """As paho does it: first it marks what it is about to send."""
+        """Connects as paho does, which first marks what it is about to send."""
         self.client._messages_reconnect_reset_out()
         self.outbox.on_connecting()
         self.outbox.on_connected(max_packet_bytes, max_in_flight)

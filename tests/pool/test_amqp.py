@@ -44,7 +44,7 @@ NO_QUEUE = f"NOT_FOUND - no queue '{QUEUE}' in vhost '/'"
         (AMQPConnectionError(AMQPConnectorSocketConnectError(REFUSED)), "Connection refused"),
         (AMQPConnectionError(AMQPConnectorSocketConnectError(TimeoutError("attempt timed out"))), "attempt timed out"),
         (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
-        # pika makes the text of these of the broker's error.
+        # pika makes the text of these from the broker's error.
         (ProbableAuthenticationError(repr(ConnectionClosedByBroker(403, LOGIN))), LOGIN),
         (ProbableAccessDeniedError(repr(ConnectionClosedByBroker(530, NO_HOST))), NO_HOST),
         (ChannelClosedByBroker(404, NO_QUEUE), NO_QUEUE),
@@ -52,7 +52,7 @@ NO_QUEUE = f"NOT_FOUND - no queue '{QUEUE}' in vhost '/'"
         (StreamLostError("Stream connection lost: x"), "Stream connection lost: x"),
         (AMQPHeartbeatTimeout("No activity or too many missed"), "No activity or too many missed"),
         (ConnectionError("the pool's queue is gone"), "the pool's queue is gone"),
-        # It has no words.
+        # The error has no words.
         (AMQPConnectionError(), "AMQPConnectionError"),
     ],
 )
@@ -88,7 +88,7 @@ def test_a_listener_that_says_nothing_does_not_answer(monkeypatch: pytest.Monkey
 
 @contextmanager
 def answers(first: bytes | ssl.SSLContext) -> Iterator[int]:
-    """A server that sends these bytes to one client, or greets it by TLS; its port."""
+    """The port of a server that sends these bytes to one client, or greets it by TLS."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -161,7 +161,7 @@ TWO_HOSTS = f'[mqtt]\nhost = ["one", "two"]\n{POOL}'
 
 
 class TestFirstHost:
-    """The tools' way to the queues: the first host that accepts the board."""
+    """The tools reach the queues by the first host that accepts the board."""
 
     @pytest.fixture
     def broker(self, monkeypatch: pytest.MonkeyPatch) -> FakeBroker:

@@ -26,7 +26,7 @@ GOOD, BAD, UNSURE = {"good": 0.9, "bad": 0.1}, {"good": 0.1, "bad": 0.9}, {"good
 
 
 class Plant:
-    """A desk that readings come to, one after the other."""
+    """A desk to which readings come one after the other."""
 
     def __init__(self, more: str = "", tasks: str = PUMP) -> None:
         self.desk = Desk(tasks=tasks + more)

@@ -1,4 +1,4 @@
-"""Requests of a pool: answered, given back for other boards, or ended as dead letters."""
+"""Requests of a pool are answered, given back for other boards, or end as dead letters."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ class PoolDesk(Desk):
         self.dispatcher.fill_slots(now)
 
     def confirm_all(self) -> None:
-        """The broker has every reply."""
+        """The broker confirms every reply."""
         sent = len(self.publications)
         self.outlet.results = [(number, PublishResult.CONFIRMED) for number in range(1, sent + 1)]
         self.delivery.flush(0.0)

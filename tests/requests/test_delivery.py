@@ -1,4 +1,4 @@
-"""What reaches the disk, the broker and the caller, in which order; and what the next process finds."""
+"""What reaches the disk, the broker and the caller in which order, and what the next process finds."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ REQUEST = f"{BASE}/infer/generate/request"
 
 
 class Board:
-    """The parts of an agent that deal with requests: one process."""
+    """The parts of an agent that deal with requests, as one process."""
 
     def __init__(self, folder: Path | None, text: str = "") -> None:
         self.outlet = Outlet()
@@ -82,12 +82,12 @@ class Board:
         self.delivery.flush(time.monotonic())
 
     def confirm(self, number: int) -> None:
-        """The broker has that reply, and that is written."""
+        """The broker confirms that reply, and this is written."""
         self.learn(number, PublishResult.CONFIRMED)
         self.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
 
     def learn(self, number: int, result: PublishResult) -> None:
-        """The result of that reply."""
+        """The broker's result for that reply comes."""
         self.outlet.results = [(number, result)]
         self.flush()
 
@@ -218,7 +218,7 @@ def test_the_dedup_window_counts_on_in_the_next_process(folder: Path) -> None:
 
 def test_a_stored_reading_of_a_removed_task_is_unknown_task(folder: Path) -> None:
     pump = '[tasks.pump]\nkind = "generate"\nsubscribe = ["plant/+/x"]\npublish = "plant/{1}/y"\n'
-    # Kept until the end: SQLite would remove the WAL under the copies when the board is collected.
+    # Kept until the end, because SQLite would remove the WAL under the copies when the board is collected.
     first = Board(folder, pump)
     first.hear("hums", topic="plant/7/x")
     for text in ("", pump.replace("plant/+/x", "plant/+/z")):
@@ -375,7 +375,7 @@ OUTPUT = {"stop": True}
 
 
 def answered_barely(folder: Path, *, asks: bool = False) -> Board:
-    """One whose first reply is an output alone. asks: the reply asks for feedback."""
+    """A board whose first reply is an output alone, and asks for feedback if `asks` is set."""
     board = Board(folder, BARE)
     answerers = board.dispatcher.admission.answerers
     answer_of = answerers.final_answer
@@ -447,7 +447,7 @@ def test_a_rejected_reply_becomes_a_short_one(folder: Path) -> None:
     assert [short[name] for name in ("id", "task", "timing")] == [whole[name] for name in ("id", "task", "timing")]
     assert set(short) == set(whole) - {"input"}
     assert code_of(short) == "internal"
-    # On record too; and not made shorter for ever.
+    # It is on record, too, and not made shorter for ever.
     assert [json.loads(reply.document)["status"] for _, reply in undelivered(folder)] == ["failed"]
     board.learn(2, PublishResult.UNSENDABLE)
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
@@ -456,7 +456,7 @@ def test_a_rejected_reply_becomes_a_short_one(folder: Path) -> None:
 
 
 def answered_elsewhere(folder: Path, text: str = "fine") -> Board:
-    """One whose first reply goes to a topic that its caller named."""
+    """A board whose first reply goes to a topic that its caller named."""
     board = Board(folder)
     board.hear(json.dumps({"id": "a", "input": "x", "reply_to": "edgeai/v1/reply/a"}))
     board.dispatcher.on_worker_answer(finished(1, text=text), time.monotonic())
@@ -470,7 +470,7 @@ def test_a_forbidden_reply_goes_to_the_topic_of_its_task(folder: Path) -> None:
     board.learn(1, PublishResult.FORBIDDEN)
     first, second = board.outlet.sent
     assert second == replace(first, topic=REQUEST.replace("request", "response"))
-    # On record too; a repeated question is answered as ever; and there is no third place.
+    # It is on record, too; a repeated question is answered as ever, and there is no third place.
     assert [reply.topic for _, reply in undelivered(folder)] == [second.topic]
     board.learn(2, PublishResult.FORBIDDEN)
     board.delivery.flush(time.monotonic() + CONFIRMED_WITHIN_S)
@@ -507,7 +507,7 @@ def test_a_postponed_reply_is_sent_again_and_finally_redirected(folder: Path) ->
 
 
 def break_disk(board: Board, *, is_readable: bool) -> None:
-    """Statements of the connection that is open fail, all of them or those that write."""
+    """Makes statements of the open connection fail, all of them or those that write."""
     own = board.delivery.store._connection
 
     class Broken:

@@ -1,4 +1,4 @@
-"""The way of requests through the agent: messages in, commands to the worker, replies out.
+"""The way of requests through the agent, with messages in, commands to the worker, and replies out.
 
 `Desk.ask(..., at=t)` is a request that arrives at t; every other call takes its own `now`.
 """
@@ -58,7 +58,7 @@ HOT = Limits(
         ("x", {"correlation": b"\xff\x00\x01"}, "ff0001"),
         # The property wins.
         ({"input": "x", "id": 1, "reply_to": "edgeai/v1/reply/b"}, {"response_topic": "edgeai/v1/reply/me"}, 1),
-        # Read from what is refused, too, as far as it is right itself.
+        # It is read even from what is refused, as far as it is right itself.
         ({"input": "x" * 70_000, "id": "mine"}, {}, "mine"),
         ({"input": "x", "id": ["a"], "reply_to": "edgeai/v1/reply/me"}, {"correlation": b"c"}, "c"),
         # Only an envelope has an id.
@@ -213,7 +213,7 @@ subscribe = ["plant/+/x"]
 class TestRefusals:
     @pytest.mark.parametrize("payload", [b'{"input": {"a": [{"b": 3}]}, "id": []}', b"{x", b"x" * 70_000])
     def test_the_message_of_a_refused_request_is_freed_at_once(self, payload: bytes) -> None:
-        """Not when the garbage collector comes by: until then a flood would hold the more memory, the faster it is."""
+        """Not when the garbage collector comes by, because until then a faster flood would hold more memory."""
         desk = Desk()
         desk.ask(payload)
         gc.collect()
@@ -436,7 +436,7 @@ class TestDuplicates:
             {"payload": {"input": "x", "id": "a"}, "task": "nosuch"},
             {"payload": {"input": "x", "id": "a"}, "response_topic": "elsewhere"},
             {"payload": {"input": {"rpm": 1}, "id": "a"}, "task": "vibration"},
-            # A redelivery without a correlation of its client.
+            # It is a redelivery without a correlation of its client.
             {"payload": b"", "duplicate": True},
         ],
     )
@@ -509,7 +509,7 @@ class TestAnswers:
         [
             ("careful", labelled(1, normal=0.2001, bearing_fault=0.7999), None, ["unsure"]),
             ("careful", labelled(1, normal=0.2, bearing_fault=0.8), "bearing fault", []),
-            # An input that is unlike training, however sure its label is.
+            # The input is unlike training, however sure its label is.
             ("careful", replace(SURE, unlike=0.1), None, ["unsure", "unlike-training"]),
             ("careful", replace(SURE, unlike=-0.1), "bearing fault", []),
             ("careful", replace(SURE, odd_fields=(ODD_OIL, NO_HZ)), None, ["unsure", "out-of-range", "missing-fields"]),
@@ -700,7 +700,7 @@ class TestRates:
 
 
 class TestRendering:
-    """A template that takes long: only the requests of its task wait for it."""
+    """Only the requests of its task wait for a template that takes long."""
 
     TASK = "[queue]\ncapacity = 2\n[tasks.slow]\nkind = 'generate'\ntemplate = 'text {{ input }}'\n"
 
@@ -1210,7 +1210,7 @@ class TestStudents:
         assert [code_of(reply) for reply in desk.replies] == ["superseded"]
 
     def test_under_heat_a_proven_student_answers_alone(self) -> None:
-        # Also one that is drawn for an audit.
+        # That includes one that is drawn for an audit.
         desk = self.desk(StudentChoice("student-t", 0.5, is_audit=True))
         desk.dispatcher.slots.limits = HOT
         desk.ask({"input": "x", "id": "other"})

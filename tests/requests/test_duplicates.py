@@ -15,7 +15,7 @@ def asked(key: str = "a", **fields: Any) -> Request:
 
 
 class Memory(Duplicates):
-    """With the rows that it forgets."""
+    """Duplicates, and the rows that they forget."""
 
     def __init__(self) -> None:
         self.forgotten: list[int] = []

@@ -84,7 +84,7 @@ def test_without_a_free_slot_the_work_ahead_comes_first_and_runs_may_vary() -> N
     office.forecast.record_run(COST_CLASS, engine_time_s=1.0, run_s=5.0, now=0.0)  # mean 3, deviation 1
     office.refused(6.9)
     office.enter(7.1)
-    # Now all four are busy, for four seconds, and one waits: 1.25 * 5 + 3 + 4.
+    # Now all four are busy for four seconds, and one waits, which gives 1.25 * 5 + 3 + 4.
     office.running = 4
     office.refused(13.2)
     office.enter(13.3)
@@ -144,7 +144,7 @@ def test_a_newer_reading_takes_the_place_of_the_one_it_supersedes() -> None:
 
 
 class Shift:
-    """An engine that does what it was measured to do, one request a second, and newcomers of one priority."""
+    """An engine that does what it was measured to do (one request a second), and newcomers of one priority."""
 
     def __init__(self) -> None:
         self.office = Office(running=0)
@@ -246,7 +246,7 @@ def test_requests_start_by_priority_then_deadline_then_arrival() -> None:
 
 
 def wait_s(limiter: RateLimiter, now: float, per_minute: int, name: str = "t") -> float:
-    """0 where one more is admitted, and counted."""
+    """How long a request has to wait; 0 where it is admitted, and counted."""
     try:
         limiter.take("reply topic", name, per_minute, now)
     except Refusal as refusal:

@@ -1,4 +1,4 @@
-"""Templates and inputs that need too much time or memory: each is refused, and the agent lives."""
+"""Templates and inputs that need too much time or memory are refused, and the agent lives."""
 
 import json
 import os
@@ -38,7 +38,7 @@ GREEDY: dict[str, tuple[str, Any, str]] = {
         [0] * 60, TIME,
     ),
 }  # fmt: skip
-# A single call of C code, which hears nothing.
+# It ends in a single call of C code, which hears no signal.
 DEAF = (
     "{% set ns = namespace(a=[1], b=[1.0]) %}{% for i in range(60) %}{% set ns.a = [ns.a, ns.a] %}"
     "{% set ns.b = [ns.b, ns.b] %}{% endfor %}{{ ns.a == ns.b }}{{ input.x }}"
@@ -49,7 +49,7 @@ REQUEST = request()
 
 
 def pid_of(renderer: Renderer) -> int | None:
-    """None while there is no process."""
+    """The renderer's process; None while there is none."""
     return None if renderer._running is None else renderer._running[0].pid
 
 
@@ -64,7 +64,7 @@ def renderer() -> Iterator[Renderer]:
 def test_what_a_template_makes_of_an_input_is_bounded(name: str) -> None:
     template, value, why = GREEDY[name]
     assert len(compact_json(value).encode()) <= BYTES
-    # In a process as the agent's: this one's heap may have room enough from what came before, and no bound sees that.
+    # In a process like the agent's, because this one's heap may have room enough from before, which no bound sees.
     serve = "import sys, edge_agent.requests.renderer as module; module._CPU_S = float(sys.argv[1]); module._serve()"
     answer = subprocess.run(
         [sys.executable, "-c", serve, "0.1" if why == TIME else "5"],
@@ -162,7 +162,7 @@ def test_the_limits_are_not_for_compiling_the_largest_template(renderer: Rendere
 
 @contextmanager
 def alarm(act: Callable[[], object]) -> Iterator[None]:
-    """A signal a moment later."""
+    """Calls `act` on a signal that comes a moment later."""
     handler = signal.signal(signal.SIGALRM, lambda *_: act())
     signal.setitimer(signal.ITIMER_REAL, 0.15)
     try:

@@ -1,4 +1,4 @@
-"""Files of rows, as `tune`, `train` and `evaluate` read them: JSON lines and CSV, each fault with its line."""
+"""Files of rows in JSON lines and CSV, as `tune`, `train` and `evaluate` read them, with the line of each fault."""
 
 import json
 from pathlib import Path

@@ -37,7 +37,7 @@ def scored(scoring: Answerers, of: Task, event: Finished) -> Answer:
 
 
 def source(scoring: Answerers, of: Task) -> str:
-    """Where its scores come from, as `info` says."""
+    """Where the task's scores come from, as `info` says."""
     return scoring.describe(of)["scores_from"]
 
 
@@ -58,7 +58,7 @@ PREFERS_A = {"a": 0.8, "b": 0.2}
 
 
 def after(scoring: Answerers, of: Task, *answers: Finished) -> list[dict[str, Any]]:
-    """What it says of the changes that these answers make."""
+    """The events of the changes that these answers make."""
     for event in answers:
         scored(scoring, of, event)
     events = scoring.tick(0.0)

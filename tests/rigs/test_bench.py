@@ -1,4 +1,4 @@
-"""The benchmarks in seconds: a real agent with the demonstration model beside a stand-in for llama-server."""
+"""The benchmarks within seconds, of a real agent with the demonstration model beside a stand-in for llama-server."""
 
 import json
 import sys
@@ -83,7 +83,7 @@ def test_a_table_has_the_median_of_the_rounds_with_their_spread_and_whether_the_
 
 
 def test_a_shorter_text_of_ours_lowers_the_ratio_and_a_longer_one_does_not_raise_it() -> None:
-    # 0.2 s for an answer, 0.1 s more for three more tokens.
+    # An answer takes 0.2 s, and 0.1 s more with three more tokens.
     assert at_equal_text(5.0, 2.5, 3.0, 6.0, tokens_per_s=30.0) == pytest.approx(2.0 / 1.5)
     assert at_equal_text(5.0, 2.5, 6.0, 3.0, tokens_per_s=30.0) == pytest.approx(2.0)
 

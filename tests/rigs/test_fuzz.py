@@ -47,7 +47,7 @@ ANSWER = default_topic(ASKED, BASE)
     ],
 )
 def test_damaged_input_is_refused_in_words_or_works(part: str, cases: range, seen: set[str], demo_bundle: Path) -> None:
-    # In an interpreter of its own: what forks must not come after a test that ran OpenMP.
+    # In an interpreter of its own, because what forks must not come after a test that ran OpenMP.
     words = ["--first", str(cases.start), "--count", str(len(cases)), "--model", str(demo_bundle / "model.gguf")]
     command = [sys.executable, "-m", "rigs.fuzz", part, *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""All processes are killed at a random point of a model switch: afterwards one whole, verified model runs."""
+"""After all processes were killed at a random point of a model switch, one whole, verified model runs."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""The latency rig in a few requests: every combination is asked, and the two settings together take the stalls away."""
+"""In a few requests, the latency rig asks every combination, and the two settings together take the stalls away."""
 
 import sys
 
@@ -16,5 +16,5 @@ def test_each_combination_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: p
     lines = capsys.readouterr().out.splitlines()
     medians = [float(line.split()[6]) for line in lines if line.startswith("QoS")]
     assert len(medians) == 8
-    # Plain with mosquitto's default, and with both settings: a stall on each leg.
+    # The plain client has a stall on each leg with mosquitto's default, which both settings take away.
     assert medians[0] > medians[5] + 40

@@ -1,4 +1,4 @@
-"""The features of a window, computed plainly from all samples: what the ring of buckets must equal."""
+"""The features of a window, computed plainly from all samples, which the ring of buckets must equal."""
 
 import math
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from edge_agent.signals.window import BUCKETS
 @dataclass(frozen=True)
 class Sample:
     at: float
-    value: float | None  # None: missing from here on.
+    value: float | None  # None if it is missing from here on.
 
 
 def features(samples: Sequence[Sample], now: float, *, window_s: float, max_age_s: float) -> dict[str, float | None]:
-    """Of a value that holds from each sample until the next one, or until it is too old."""
+    """The features of a value that holds from each sample until the next one, or until it is too old."""
     bucket_s = window_s / BUCKETS
     start = (math.floor(now / bucket_s) - BUCKETS + 1) * bucket_s
     pieces, seen = [], []

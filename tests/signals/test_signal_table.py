@@ -27,7 +27,7 @@ def send(to: SignalTable, topic: str, payload: object, at: float, *, is_retained
 
 
 def split(readings: Iterable[Reading]) -> tuple[list[Reading], list[Reading]]:
-    """Those that were made, and those that could not be made."""
+    """The readings that were made, and those that could not be made."""
     made, lacking = list[Reading](), list[Reading]()
     for reading in readings:
         (lacking if reading.lacking else made).append(reading)
@@ -167,7 +167,7 @@ def test_a_machine_that_was_heard_for_too_short_a_time_waits_and_lacks_nothing()
     assert (pumps.waiting(), pumps.lacking()) == (2, {})
     list(pumps.advance(START + 35))
     assert (pumps.waiting(), pumps.lacking()) == (1, {})
-    # Half of the window, and the tenth that is left to spare.
+    # It is half of the window, and the tenth that is left to spare.
     list(pumps.advance(START + 37))
     assert (pumps.waiting(), pumps.lacking()) == (0, {"a": ["temp"]})
 

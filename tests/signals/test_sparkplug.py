@@ -19,7 +19,7 @@ INT8, INT16, INT32, INT64, UINT32, FLOAT, BOOLEAN = 1, 2, 3, 4, 7, 9, 11
 
 
 def single(number: float) -> float:
-    """As it is after a travel with 32 bits."""
+    """The number as 32 bits carry it."""
     return float(struct.unpack("<f", struct.pack("<f", number))[0])
 
 

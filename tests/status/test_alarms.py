@@ -56,7 +56,7 @@ class Bus:
         self.alarms = Alarms(Topics("edgeai/v1", "hall1", "board1"), self._announce)
         self.now = 100.0
         self.refused = 0
-        # Each change of severity: when, which alarm, to which severity.
+        # For each change of severity, its time, the alarm and the new severity.
         self.changes: list[tuple[float, str, str | None]] = []
 
     def _announce(self, publication: Publication) -> None:
@@ -185,7 +185,7 @@ def test_many_inputs_that_are_not_as_the_training_was_raise_an_alarm_with_the_fi
             (8, 400),
             "15% of the newest inputs of task triage are not as its training was (2% were in training)",
         ),
-        # As many as in training, although they are many; and a training that held out too few rows to say.
+        # There is no alarm for as many as in training, although many, nor if it held out too few rows to say.
         (40, 200, (100, 400), None),
         (30, 200, (0, 4), None),
     ],

@@ -17,7 +17,7 @@ def components(text: str = ENABLED) -> dict[str, dict[str, Any]]:
 
 
 def render(template: str, document: Any) -> str:
-    """As Home Assistant does: the payload as `value`, and as `value_json` if it is JSON."""
+    """Renders as Home Assistant does, with the payload as `value`, and as `value_json` if it is JSON."""
     names = {"value": "" if document is None else json.dumps(document)}
     if document is not None:
         names["value_json"] = document

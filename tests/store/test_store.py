@@ -34,7 +34,7 @@ def accept(store: Store, payload: str = "x", **fields: object) -> int:
 
 
 def reopened(store: Store) -> Store:
-    """As after a kill: what is not committed is lost."""
+    """The store as after a kill, by which what is not committed is lost."""
     assert store._path is not None
     return opened(store._path)
 

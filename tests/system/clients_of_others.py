@@ -1,4 +1,4 @@
-"""MQTT.js, Node-RED and Prometheus against the agent: `python -m rigs.clients`; `make test` does not collect this."""
+"""MQTT.js, Node-RED and Prometheus against the agent, by `python -m rigs.clients`; not collected by `make test`."""
 
 import json
 import os
@@ -98,9 +98,9 @@ def get(url: str) -> str:
 
 @contextmanager
 def prometheus(folder: Path, *changes: tuple[str, str]) -> Iterator[tuple[Broker, int, int]]:
-    """A broker with TLS and passwords, the exporter and Prometheus, by the files that we ship: their ports.
+    """A broker with TLS and passwords, and the ports of the exporter and Prometheus, by the files that we ship.
 
-    changes: shorter times in those files; scrapes and alerts come each half second.
+    `changes` are shorter times in those files. Scrapes and alerts come every half second.
     """
     exporter_port, port = free_port(), free_port()
     broker = Broker(folder / "broker", PASSWORDS)

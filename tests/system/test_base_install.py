@@ -1,4 +1,4 @@
-"""Without the extra `engine`: what asks and watches boards works, what runs a model says what is missing."""
+"""Without the extra `engine`, what asks and watches boards works, and what runs a model says what is missing."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.helpers.site import online, written_config
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"llama-cpp-python", "llguidance", "numpy", "cryptography"}
-# A sitecustomize.py, for a Python and those that it starts: as if these packages were not installed.
+# A sitecustomize.py by which a Python, and those that it starts, run as if these packages were not installed.
 HIDING = """
 from importlib.machinery import PathFinder
 find_module, find_packages = PathFinder.find_spec, PathFinder.find_distributions

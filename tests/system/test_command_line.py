@@ -1,4 +1,4 @@
-"""`edge-agent` commands as a user runs them: what they print, and their exit codes."""
+"""What `edge-agent` commands print when a user runs them, and their exit codes."""
 
 import json
 import re
@@ -103,7 +103,7 @@ def test_ask_prints_the_reply_and_returns_its_exit_code(
     assert good.returncode == 0, good.stdout
     assert '"bearing fault"' in good.stdout
     assert ask("nonsense", "x").returncode == 2
-    # Without a configuration, as on a PC.
+    # There is no configuration, as on a PC.
     board = ("--host", "127.0.0.1", "--port", str(site.port), "--protocol", protocol, "--site", "test")
     elsewhere = edge_agent("ask", *board, "--device", site.base.split("/")[-1], "triage", '{"note":"cavitation"}')
     assert (elsewhere.returncode, json.loads(elsewhere.stdout)["output"]) == (0, "cavitation")
@@ -123,7 +123,7 @@ def test_ask_prints_the_reply_and_returns_its_exit_code(
     assert (alone.returncode, nobody.returncode) == (1, 1)
     assert re.search(r" cannot answer; it is stopped, so nothing was sent$", alone.stderr)
     assert re.search(r"the broker has no state of \S+/nobody .*: check site and device", nobody.stderr)
-    # Long before the deadline.
+    # It comes long before the deadline.
     assert time.monotonic() - started_at < 30
 
 

@@ -1,4 +1,4 @@
-"""The daemon as a process: how it starts, stops, reconnects, and withstands what callers send."""
+"""How the daemon, as a process, starts, stops, reconnects, and withstands what callers send."""
 
 import itertools
 import select

@@ -1,4 +1,4 @@
-"""The whole path on the demonstration model: our converter's bundle, the agent, a broker, held-out readings."""
+"""The whole path on the demonstration model, with our converter's bundle, the agent, a broker and held-out readings."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -21,7 +21,7 @@ def keyed_config(folder: Path, model: str | Path) -> Path:
 
 @pytest.fixture
 def signed_bundle(tmp_path: Path, demo_bundle: Path) -> Path:
-    """Signed with key.pem, which lies beside it with key.pub.pem."""
+    """A bundle signed with key.pem, which lies beside it with key.pub.pem."""
     bundle = Path(shutil.copytree(demo_bundle, tmp_path / "bundle"))
     sign(bundle, write_keys(tmp_path)[0])
     return bundle

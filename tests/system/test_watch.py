@@ -32,7 +32,7 @@ EVERY_SECOND = "[health]\ninterval_s = 1\n"
 
 @dataclass
 class Hall:
-    """A site of its own at a broker, and boards in it of which we play the part."""
+    """A site of its own at a broker, and boards in it whose part we play."""
 
     broker: Mosquitto
     client: Client

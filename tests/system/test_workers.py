@@ -1,4 +1,4 @@
-"""Workers that die, hang or cannot load: what callers and operators see of it."""
+"""What callers and operators see of workers that die, hang or cannot load."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from tests.helpers.site import Site, StartSite, site_config
 
 
 def worker_pid(site: Site) -> int:
-    """Of the worker that runs now."""
+    """The process number of the worker that runs now."""
     (pid,) = workers(site.agent.process.pid)
     return pid
 
@@ -150,7 +150,7 @@ def test_while_workers_die_callers_get_a_time_to_retry(start_site: StartSite) ->
     assert reply["timing"]["total_ms"] < 1000
     retry_after_s = reply["error"]["retry_after_s"]
     ready_at = site.client.wait(f"{site.base}/event/worker-restarted")[0].at
-    # A pause of 4 s, part of which has passed, and what the first start took: true but for what else the machine does.
+    # It is a pause of 4 s, part of which has passed, and what the first start took, but for what else the machine does.
     assert retry_after_s > 1.0
     assert -2.0 < ready_at - asked_at - retry_after_s < 5.0
     assert site.ask("triage", {"input": "normal", "deadline_ms": 10_000})["status"] == "ok"

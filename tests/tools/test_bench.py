@@ -59,7 +59,7 @@ def test_workload_asks_each_kind_of_answer_with_a_constant_head_and_readings_tha
 
 
 def document(**fields: Any) -> dict[str, Any]:
-    """As bench measures a board."""
+    """A document like those in which bench describes a board."""
     tasks = [
         task_figures("classify", 1, [one_round(1.0, 0.25, 0.25, completion_tokens=0)]),
         task_figures("generate", 1, [one_round(1.0, 0.5, prefill_ms=250.0, decode_ms=800.0, completion_tokens=17)]),

@@ -74,7 +74,7 @@ def test_canaries_that_differ_are_a_failure_and_none_prove_nothing() -> None:
 
 
 def judged(monkeypatch: pytest.MonkeyPatch, failed_at: FailedAt | None, reason: str = "why", **fields: Any) -> Check:
-    """The check of a broker at a port that accepts TCP; failed_at: how the MQTT connection fails, None = it stands."""
+    """The check of a broker at a port that accepts TCP. The MQTT connection fails at `failed_at`, or stands if None."""
 
     class FakeClient:
         def __init__(self, *_: object) -> None:
@@ -312,7 +312,7 @@ UNLOADED = {"state": "offline", "session": "s1", "reason": "model-load-failed: c
             Verdict.FAILED,
             "is online, critical; worker-crash-loop: the worker ended 3 times: read the log; model-not-loaded",
         ),
-        # Of an earlier process.
+        # The alarm is from an earlier process.
         ({"state": ONLINE, "alarm/disk-low": {**LOOP, "session": "s0"}}, Verdict.WARNING, "is online, without health"),
         ({"state": UNLOADED, "health": CRITICAL}, Verdict.FAILED, "is offline (model-load-failed: cut off), critical"),
     ],
@@ -404,7 +404,7 @@ def test_a_broker_that_dies_meanwhile_is_not_said_to_be_slow(tmp_path: Path) -> 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_a_broker_that_holds_answers_back_is_found_with_the_remedy(tmp_path: Path, protocol: str) -> None:
     for line, verdict in (("", Verdict.WARNING), ("set_tcp_nodelay true", Verdict.GOOD)):
-        # On a busy machine, other delays may exceed the broker's, at a load of 17 even three times in a row.
+        # On a busy machine, other delays may exceed the broker's; at a load of 17 they did three times in a row.
         for _ in range(8):
             checks = traffic(tmp_path, line, f'protocol = "{protocol}"')
             if (found := checks["round trip"]).verdict is verdict:

@@ -208,7 +208,7 @@ def test_a_closed_terminal_leaves_nothing(folder: Path, monkeypatch: pytest.Monk
 
 @contextmanager
 def publishing(port: int, *messages: tuple[str, str]) -> Iterator[None]:
-    """A plant that says the same again and again."""
+    """A plant that publishes the same messages again and again."""
     stops = threading.Event()
 
     def publish() -> None:

@@ -1,4 +1,4 @@
-"""`edge-agent pool`: declares a pool's queues and their binding, and shows the queue, the boards and what they lack."""
+"""`edge-agent pool` declares a pool's queues and their binding, and shows the queue, the boards and what they lack."""
 
 import json
 import threading
@@ -26,7 +26,7 @@ ADVICE = "check mqtt.host, pool.port, and that a RabbitMQ listens there for AMQP
 
 
 class FakeClient:
-    """Stands in for the connection by MQTT: `said` is what the bus brings."""
+    """Stands in for the connection by MQTT. `said` is what the bus brings."""
 
     said: list[Message]
     is_connected = True

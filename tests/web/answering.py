@@ -37,7 +37,7 @@ TASKS: dict[str, Any] = {
     "label": {"kind": "classify", "labels": LABELS, "publish": "plant/{1}/label", "reply": "output"},
 }
 ACCURACY: dict[str, Any] = {name: {"asked": 0, "audits": 0} for name in ("triage", "hours", "label")}
-# Of the journal; a test that writes it puts its own here.
+# The folder of the journal; a test that writes it puts its own here.
 FOLDER = Path("/nowhere")
 INPUT = {"vibration_mm_s": 7.9}
 FEEDBACK = "edgeai/v1/hall1/press-04/infer/triage/feedback"
@@ -45,7 +45,7 @@ RESPONSE = "edgeai/v1/hall1/press-04/infer/triage/response"
 
 
 class FakeLive(Live):
-    """Without a broker: what is published is kept, with a number for each."""
+    """Has no broker, but keeps what is published, with a number for each."""
 
     def __init__(self) -> None:
         super().__init__(MqttConfig(), "hall1", Journal(FOLDER))
@@ -113,7 +113,7 @@ class Bench:
                 part.receive(message, time.time())
 
     def reply(self, task: str = "triage", number: Any = 1, *, topic: str | None = None, **fields: Any) -> str:
-        """A reply of press-04 comes; gives the key under which the page has it."""
+        """A reply of press-04 comes; returns the key under which the page has it."""
         document = {
             "id": number,
             "task": task,
@@ -153,7 +153,7 @@ class Bench:
         return self.browser.post("/api/v1/feedback/reveal", {"mark": mark, **by})
 
     def mark_and_keep(self, key: str, **said: Any) -> str:
-        """Marks an answer; the board keeps that. Gives the mark's name."""
+        """Marks an answer, and the board keeps that. Returns the mark's name."""
         mark = self.mark(key, **said).json()["mark"]
         self.tick(UNDO_S)
         self.result(correlation=self.live.published[-1].correlation)

@@ -1,4 +1,4 @@
-"""The page without a broker: boards say what a test gives them, and a client asks as a browser would."""
+"""The page without a broker. Boards say what a test gives them, and a client asks as a browser would."""
 
 import asyncio
 import ipaddress
@@ -65,7 +65,7 @@ class Page:
     def __init__(
         self, users: Users | None = None, *, is_public: bool = False, folder: Path | None = None, **endpoint: Any
     ) -> None:
-        """folder: where journal and logins are kept; without it, there are none on the disk."""
+        """`folder` is where journal and logins are kept; without it, there are none on the disk."""
         self.now = 1000.0
         self.live = Live(MqttConfig(), "hall1", Journal(folder or Path("/nowhere")))
         self.site = Site("edgeai/v1", "hall1")

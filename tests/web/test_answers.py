@@ -1,4 +1,4 @@
-"""Answers on the page: which are kept, found and shown, and as what."""
+"""Which answers the page keeps, finds and shows, and as what."""
 
 from typing import Any
 

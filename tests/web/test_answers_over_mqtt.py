@@ -203,7 +203,7 @@ def test_requests_of_many_threads_each_get_their_own_reply(app: ASGIApp, device:
 @pytest.mark.expects_warning
 def test_a_broker_that_lets_the_page_only_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(marks, "UNDO_S", 0.3)
-    # mosquitto started by root becomes a user that cannot read there.
+    # If root starts mosquitto, it becomes a user that cannot read there.
     acl = "topic readwrite #\ntopic deny edgeai/v1/test/+/infer/+/feedback\n"
     (tmp_path / "acl").write_text(acl, encoding="utf-8")
     base, port = "edgeai/v1/test/b", free_port()

@@ -283,7 +283,7 @@ def test_replies_that_name_ever_more_boards_take_no_more_memory(monkeypatch: pyt
 
 
 def _open_audits(bench: Bench, at: int, count: int) -> list[Any]:
-    """Its board says that so many are open. Returns what the page says about those that it does not have."""
+    """The board says that `count` audits are open. Returns what the page says about those that it does not have."""
     accuracy = {**answering.ACCURACY, "triage": {"asked": count, "audits": 0, "missed": 0, "open": count}}
     bench.board("press-04", health={"ts": f"2026-12-01T00:00:{at:02}.000Z", "accuracy": accuracy})
     not_here: list[Any] = bench.checks()["not_here"]

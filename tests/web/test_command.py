@@ -1,4 +1,4 @@
-"""`edge-agent web` as a process: how it starts, what it refuses, and how it ends."""
+"""How `edge-agent web` starts as a process, what it refuses, and how it ends."""
 
 import json
 import signal

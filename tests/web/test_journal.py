@@ -1,4 +1,4 @@
-"""What has happened at the site: entries on the disk, within bounds, and the time in which nobody watched."""
+"""What has happened at the site, as entries on the disk, within bounds, and the time in which nobody watched."""
 
 import json
 import time
@@ -18,7 +18,7 @@ DAY_S = 86_400
 
 
 class Plant:
-    """A board and the recorder that are taken of it."""
+    """A board and the recorder that watches it."""
 
     def __init__(self, folder: Path) -> None:
         self.journal = Journal(folder)

@@ -49,7 +49,7 @@ expect.set_options(timeout=20_000)
 # A second touch that comes sooner was meant for the audit before.
 GUARD_MS = 700
 LOOKS = [(NARROW, "light"), (WIDE, "dark")]
-# Each screen in one of them; `rigs.web screens` has all.
+# Each screen is seen in one of them; `rigs.web screens` has all.
 SEEN = [(screen, *LOOKS[number % 2]) for number, screen in enumerate(SCREENS, 1)]
 # What was pressed is on the list before its response comes.
 LATE = """
@@ -89,7 +89,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         PageProcess(folder, broker.port) as page,
         chromium() as browser,
     ):
-        # Answers are not retained: the page has to have subscribed before they are given.
+        # Answers are not retained, so the page has to have subscribed before they are given.
         wait_until(lambda: len(page.get("changes")["order"]) == 6, "the page knows all boards")
         stage.ask_and_answer()
         wait_until(lambda: page.get("checks")["open"] >= 12, "the page knows the audits")
@@ -98,7 +98,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def answer_first(page: PageProcess, name: str) -> None:
-    """The page sends it ten seconds later."""
+    """Answers the first audit, which the page sends ten seconds later."""
     with closing(Person(page.url)) as person:
         key = person.get("checks")["checks"][0]["key"]
         person.post("feedback", {"key": key, "answer": LABELS[0], "by": name}).raise_for_status()
@@ -114,7 +114,7 @@ def view(world: World) -> Iterator[Page]:
 
 @pytest.mark.parametrize(("screen", "width", "scheme"), SEEN)
 def test_a_screen_is_accessible_and_fits(world: World, screen: str, width: int, scheme: str) -> None:
-    """Also with text spacing (WCAG 1.4.12), and at 200 % (1.4.4): then a window of 1,280 px has 640."""
+    """It fits even with text spacing (WCAG 1.4.12), and at 200 % (1.4.4), when a window of 1,280 px has 640."""
     with tab(world.browser, width=width, scheme=scheme) as view:
         world.open(view, screen)
         assert too_wide(view) == []
@@ -152,7 +152,7 @@ def test_an_audit_is_answered_and_taken_back_by_keys_alone(world: World, view: P
     view.keyboard.press("u")
     expect(shown).to_have_text(first)
     view.wait_for_timeout(GUARD_MS)
-    # Single keys can be switched off: the labels are reached by Tab, too.
+    # Single keys can be switched off, so the labels are reached by Tab, too.
     for _ in range(30):
         view.keyboard.press("Tab")
         if view.evaluate("() => document.activeElement.matches('.choice')"):
@@ -293,7 +293,7 @@ def test_what_is_said_of_a_board_grows_no_row_under_the_pointer(world: World, vi
 
 
 def test_what_boards_say_is_shown_as_text(world: World, view: Page) -> None:
-    """`<script>` as label, input, output, alarm, machine and name of a board."""
+    """A board has `<script>` as label, input, output, alarm, machine and name."""
     site = world.stage.site
     labels = [*LABELS[:2], MARKUP]
     device = "<script>document.title='owned'<script>"
@@ -373,7 +373,7 @@ def test_the_page_speaks_german_to_who_prefers_it(world: World) -> None:
         finally:
             site.set_audits(FINE[0], audits)
             site.end_alarm(FINE[0], "accuracy-low")
-        # Features of signals, and the same numbers on each screen.
+        # These are features of signals, shown as the same numbers on each screen.
         features = {"last": 9.11, "mean_10m": 11.3014, "min_10m": 5.3, "std_10m": 3.78679, "slope_10m": -0.561569}
         reading = {"current_a": features, "speed_rpm": 2951, "pressure_bar": 3.982}
         world.stage.site.answer(FINE[0], is_audit=True, machine="Presse 9", input=reading)
@@ -421,7 +421,7 @@ def test_a_phone_without_a_network_tells_what_the_server_has_from_what_was_not_s
         view.keyboard.press("2")
         expect(view.locator("main")).to_contain_text("Your answer was not sent")
         expect(mark).to_contain_text(f"{LABELS[0]}. The server has this answer.")
-        # When the phone reaches it again, it was killed meanwhile.
+        # When the phone reaches it again, it has been killed meanwhile.
         checks = {**world.page.get("checks"), "marks": []}
         view.route("**/api/v1/checks*", lambda route: route.fulfill(json=checks))
         view.context.set_offline(False)

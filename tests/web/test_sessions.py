@@ -22,7 +22,7 @@ TOKEN = "a-token-of-a-program"
 
 @cache
 def secret() -> str:
-    """Hashed when it is needed: that takes a third of a second, and every process of pytest-xdist imports this file."""
+    """Hashed only when needed, as that takes a third of a second, and every process of pytest-xdist imports this."""
     return hashed_password(PASSWORD)
 
 

@@ -1,4 +1,4 @@
-"""What the browser gets: the same words in each language, those of `edge-agent watch`, and no markup from texts."""
+"""The browser gets the same words in each language, those of `edge-agent watch`, and no markup from texts."""
 
 import inspect
 import json

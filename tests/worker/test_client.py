@@ -1,4 +1,4 @@
-"""A worker asked directly: its answers and its end."""
+"""The answers and the end of a worker that is asked directly."""
 
 import os
 import signal

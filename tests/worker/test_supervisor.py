@@ -59,7 +59,7 @@ class Nursery:
         return self.supervisor.restart_or_kill(now)
 
     def watch(self, since: float, until: float) -> list[float]:
-        """Ticks every quarter of a second; gives when a worker was started."""
+        """Ticks every quarter of a second; returns the times at which a worker was started."""
         started = []
         for quarter in range(int((until - since) * 4) + 1):
             before = len(self.processes)
@@ -119,7 +119,7 @@ def test_the_next_answer_can_be_predicted_once_a_worker_was_ready(nursery: Nurse
     nursery.watch(5.0, 6.0)
     one.on_ready(READY, 8.0)
     assert one.ready is READY
-    # The pause, and the time from the last start to the answer.
+    # It is the pause, and the time from the last start to the answer.
     nursery.die(9.0)
     assert one.next_ready_at == 9.0 + 2.0 + (8.0 - 6.0)
     assert one.ready is None

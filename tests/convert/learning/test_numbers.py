@@ -34,7 +34,7 @@ def rows_of(folder: Path, answers: list[float], *, tasks: str = TASKS, per_group
 
 
 def answered(folder: Path, spread: float, *, count: int = 1000, per_group: int = 0) -> list[AnsweredRow]:
-    """Of a model that takes the standard deviation of its errors for 10, whatever it is."""
+    """Answers of a model that takes the standard deviation of its errors for 10, whatever it is."""
     draw = np.random.default_rng(0)
     centres = draw.uniform(60, 140, count)
     answers = (centres + draw.normal(0, spread, count)).clip(0, 200).round(3)

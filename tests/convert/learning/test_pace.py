@@ -1,4 +1,4 @@
-"""`edge-convert train --minutes`: trainings use the time that they were given, whatever the machine does meanwhile."""
+"""With `edge-convert train --minutes`, trainings use the time that they have, whatever the machine does meanwhile."""
 
 import math
 
@@ -7,7 +7,7 @@ from convert.learning.recipe import MIN_STEPS
 
 
 def trained(pace: Pace, *, began: float, slow_until: float) -> tuple[int, float]:
-    """A training whose step takes 1 s while the machine is busy, and 0.1 s after; its steps, and when it ends."""
+    """The steps and the end of a training whose step takes 1 s while the machine is busy, and 0.1 s afterwards."""
     done, now = 0, began
     while done < pace.target_steps(done, now):
         now += 1.0 if now < slow_until else 0.1

@@ -44,7 +44,7 @@ def read(
 
 
 def biased(labelled: Sequence[Row], unlabelled: Sequence[Row]) -> Teacher:
-    """Holds everything for loud, but what is calm for a little less so."""
+    """A teacher that takes everything for loud, but what is calm for a little less so."""
     answers = {}
     for row in (*labelled, *unlabelled):
         loud = 0.9 if row.values["rms"] >= 5 else 0.8
@@ -103,7 +103,7 @@ def test_a_teacher_and_rows_for_it_go_together(words: list[str], fault: str, cli
 
 
 def demo_rows(folder: Path, *more: object, tasks: Path = DEMO_TASKS) -> list[Row]:
-    """Eight readings for each task of the demonstration: fewer than a training takes, and soon answered."""
+    """Eight readings for each task of the demonstration, which are fewer than a training takes, and soon answered."""
     asked = [
         {"task": task, "input": reading.payload}
         for task in ("machine-triage", "machine-diagnosis")
@@ -188,7 +188,7 @@ def test_what_the_prompt_shows_is_not_asked(demo_bundle: Path, tmp_path: Path) -
 
 
 def ask_teacher_of_any(bundle: Path, rows: Sequence[Row], work: Path) -> tuple[Teacher, list[str]]:
-    """Of rows that it may give one answer alone."""
+    """Asks the teacher about rows to which it may give one answer alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("convert.learning.teacher._check_varied", lambda *_: None)
         return ask(bundle, rows, work)
@@ -228,7 +228,7 @@ def test_a_study_holds_out_labelled_rows_and_a_part_of_the_lessons(tmp_path: Pat
         compared = 20 if fold is study.folds[0] else 0
         assert (len(taught.train), len(taught.held_out)) == (80 + 80, 20 + compared)
         assert not {row.text for row in taught.train} & {row.text for row in taught.held_out}
-        # By the map of the rows that the fold trains on.
+        # The answers are corrected by the map of the rows that the fold trains on.
         assert all(row.answer == ("loud" if row.values["rms"] >= 5 else "calm") for row in taught.train)
 
 
@@ -242,7 +242,7 @@ def test_its_quality_keeps_agreement_and_accuracy_apart(tmp_path: Path) -> None:
     quality = study.teacher_quality("sound", answers)
     assert quality is not None
     assert (quality.lessons, quality.is_corrected, quality.judged, quality.right) == (100, True, 100, 100)
-    # The teacher as it is against itself, corrected.
+    # The uncorrected teacher is compared with itself, corrected.
     assert quality.compared == 20
     assert quality.agreed == sum(row.values["rms"] >= 5 for row in held if row.chances is not None)
 

@@ -54,7 +54,7 @@ def read(folder: Path, text: str, *, name: str = "rows.jsonl", tasks: str = TASK
 
 
 def lines(number: int, **more: Any) -> str:
-    """The sound is loud where rms is 5 or more."""
+    """Rows in which the sound is loud where rms is 5 or more."""
     values = [{"input": {"rms": at % 10 + at / 1000}, "answer": LABELS[at % 10 >= 5]} for at in range(number)]
     return "".join(
         json.dumps(value | {key: made(at) for key, made in more.items()}) + "\n" for at, value in enumerate(values)
@@ -244,7 +244,7 @@ def as_text(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def in_episodes(number: int) -> list[dict[str, Any]]:
-    """The label stays for 20 rows; the values are independent."""
+    """Rows whose label stays for 20 of them; the values are independent."""
     return [row | {"answer": LABELS[at // 20 % 2]} for at, row in enumerate(wandering(number, step=1.0))]
 
 
@@ -272,7 +272,7 @@ def test_rows_in_runs_become_blocks_of_time_and_others_do_not(
     assert alike in notes[0]
     sizes = Counter(row.group for row in found).values()
     assert max(sizes) - min(sizes) <= 2
-    # Longer than the runs: a wandering level is alike for about 50 rows, and an answer for 20.
+    # Longer than the runs, because a wandering level is alike for about 50 rows, and an answer for 20.
     assert len(sizes) in ((MIN_BLOCKS, MIN_BLOCKS + 1) if "values" in alike else (12,))
     assert all({row.answer for row in fold.held_out} == {*LABELS} for fold in folds_of(found, 0)[0])
 
@@ -312,7 +312,7 @@ def test_of_different_answers_to_a_reading_with_a_time_the_last_one_counts(tmp_p
     def answered(at: int, answer: str, **more: Any) -> dict[str, Any]:
         return {"ts": at, "machine": "P1", "input": {"rms": 1, "x": True}, "answer": answer, **more}
 
-    # However the input is written.
+    # It does not matter how the input is written.
     old = [answered(at, "calm", group="May", input={"note": " ", "x": True, "rms": "1.0"}) for at in range(60)]
     new = [*(answered(at, "loud") for at in range(12)), *old[12:], answered(59, "loud")]
     new.append(answered(0, "loud", machine="P2"))
@@ -662,7 +662,7 @@ def test_values_of_few_kinds_or_with_long_tails_are_ordinary(tmp_path: Path) -> 
 
 
 def test_codes_are_doubts_and_shown_beside_the_usual_values(tmp_path: Path) -> None:
-    # No sensor has a code such as 210.123: a spread over a window that covers a change is such a number.
+    # No sensor has a code such as 210.123, which is a number like a spread over a window that covers a change.
     rows = with_codes(tmp_path, stray=210.123)
     assert not [doubt for doubt in read_as(rows)[1] if "210.123" in doubt]
     rows = with_codes(tmp_path)
@@ -780,7 +780,7 @@ def test_few_ordinary_rows_are_taken_for_unlike_training(tmp_path: Path) -> None
 
 
 def related(count: int, seed: int = 0) -> str:
-    """The speed follows the load, on one line where it is calm and on another where it is loud; some rows lack it."""
+    """Rows whose speed follows the load on one line where it is calm and another where it is loud; some lack it."""
     draw = random.Random(seed)
     rows = []
     for at in range(count):
@@ -817,7 +817,7 @@ def test_what_goes_together_is_learnt_for_answers_that_are_scored(tmp_path: Path
     for text, tasks, is_learnt in (
         (lines(50), TASKS, True),
         (as_hours, hours, True),
-        # Texts, a switch, and answers that are written.
+        # It does not apply to texts, a switch, and answers that are written.
         (lines(50).replace('{"rms": ', '"a ').replace('}, "answer', '", "answer'), TASKS, False),
         ('{"input": {"on": 1}, "answer": "calm"}\n{"input": {"on": 0}, "answer": "loud"}\n' * 50, TASKS, False),
         ('{"input": {"rms": 1}, "answer": {"stop": true}}\n' * 50, REPORT, False),

@@ -47,7 +47,7 @@ def lines(values: list[dict[str, Any]], **more: Any) -> str:
 
 @pytest.fixture(scope="module")
 def few_mixtures() -> Iterator[None]:
-    """Two to choose from instead of twelve: test_usual.py has what is learnt."""
+    """There are two to choose from instead of twelve; test_usual.py has what is learnt."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("convert.learning.usual._COMPONENTS", (2, 8))
         patch.setattr("convert.learning.usual._SHRINKAGES", (0.1,))
@@ -290,7 +290,7 @@ def test_rows_like_one_that_people_took_for_usual_stay(folder: Path, tmp_path: P
 def test_rows_that_people_named_are_learnt_but_say_nothing_of_how_frequent_false_alarms_are(
     folder: Path, tmp_path: Path, cli: Cli
 ) -> None:
-    """They are a selection: the readings that were rare enough to be noticed."""
+    """They are a selection, because only readings that were rare enough were noticed."""
     week = [{"ts": at, **row} for at, row in enumerate(pump(400))]
     for row in week[360::4]:
         row["current"] += 1.0
@@ -444,7 +444,7 @@ def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
     assert ": belt 26, cooler 32, usual 178" in done.stdout
     assert "more than" not in done.stderr
     assert 'task: should be one of pump (got "pump-state")' in cli(*both).stderr
-    # Also if both answers have the same time. Of one task, the last answer counts.
+    # This holds even if both answers have the same time. Of one task, the last answer counts.
     named = [
         lines(pump(3, 9), ts=1, task=task, answer=answer)
         for task, answer in (("pump", "belt"), ("pump-state", "cooler"), ("pump", "usual"))
@@ -469,7 +469,7 @@ def test_what_unusual_rows_are_called_makes_a_task_that_tells_them_apart(
 
 
 def test_few_enough_usual_rows_are_drawn_from_all_of_them(tmp_path: Path) -> None:
-    """Also from those that people named. The newest row of the task itself says which audits are newer."""
+    """They include those that people named. The newest row of the task itself says which audits are newer."""
     (tmp_path / "config.toml").write_text(TASKS.partition("[tasks.sound]")[0], "utf-8")
     rows: list[dict[str, Any]] = [{"ts": at, "input": value} for at, value in enumerate(pump(1600))]
     for row in rows[800:]:

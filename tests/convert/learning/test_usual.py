@@ -177,7 +177,7 @@ def test_error_codes_and_a_glitch_among_the_rows_do_not_make_other_values_usual(
 
 
 def with_standstill(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """The pump is off for so many rows in one stretch: its speed is exactly 0, and its current and power nearly."""
+    """The pump is off for `count` rows in one stretch, with a speed of exactly 0 and nearly no current or power."""
     draw = np.random.default_rng(1)
     off = [
         {"speed": 0, "current": abs(at[0]), "power": abs(at[1]) / 2, "temperature": 20 + at[2], "mode": "off"}
@@ -297,7 +297,7 @@ def test_covariances_of_many_numbers_fit_in_the_file(readings: UsualReadings) ->
 
 
 def test_rows_of_a_run_are_held_out_together() -> None:
-    """Each run has a level of its own: what is held out is farther from the rest, so that less of it is rare."""
+    """Each run has a level of its own, so that what is held out is farther from the rest, and less of it is rare."""
     draw = np.random.default_rng(0)
     runs = [run for run in range(20) for _ in range(30)]
     levels = draw.normal(0, 5, 20)

@@ -1,4 +1,4 @@
-"""Answers to schemas on the demonstration model: validity, steps, tokens, batches."""
+"""The validity, steps, tokens and batches of answers to schemas on the demonstration model."""
 
 import json
 from typing import Any

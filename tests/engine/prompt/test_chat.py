@@ -12,7 +12,7 @@ from edge_agent.engine.prompt.chat import Chat
 from edge_agent.engine.prompt.chat_template import ChatError, UnusableTemplateError
 from tests.engine.runs import asking
 
-# Of the form of DeepSeek-R1-Distill-Qwen's template: it writes the BOS and opens the thought.
+# Like DeepSeek-R1-Distill-Qwen's template, it writes the BOS and opens the thought.
 R1 = (
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<|User|>{{ m.content }}"
     "{% elif m.role == 'assistant' %}<|Assistant|>{{ m.content.split('</think>')[-1] }}<|end|>"
@@ -26,7 +26,7 @@ STRICT = (
 
 @dataclass
 class Vocabulary:
-    """A tokenizer like llama.cpp's: the longest special text first, one token per word or other character."""
+    """A tokenizer like llama.cpp's, with the longest special text first and one token per word or other character."""
 
     template: str | None = None
     specials: tuple[str, ...] = ("<|im_start|>", "<|im_end|>", "<|User|>", "<|Assistant|>", "<|end|>", "<s>", "</s>")

@@ -1,4 +1,4 @@
-"""Chat templates from anywhere: each is rendered, or refused within bounds of time and memory."""
+"""Chat templates from anywhere are rendered, or refused within bounds of time and memory."""
 
 import resource
 import signal
@@ -18,7 +18,7 @@ LARGE = {
     "a text that is padded": "{{ messages[0].content.ljust(10 ** 9) | length }}",
     "a list that grows": "{% set n = namespace(l=[1]) %}{% for a in range(99) %}{% set n.l = n.l + n.l %}{% endfor %}",
 }
-# Nothing hears a signal while it runs: it ends the process.
+# Nothing hears a signal while it runs, so the signal ends the process.
 DEAF = "{% set s = 'a' * 9999999 %}{{ s.rfind('ab' ~ 'a' * 999999) }}"
 
 

@@ -1,4 +1,4 @@
-"""Prompts of trained models: fields become tokens, texts of callers become none of them."""
+"""In prompts of trained models, fields become tokens, and texts of callers become none of these."""
 
 import json
 import math
@@ -84,7 +84,7 @@ USUAL = UsualReadings.model_validate(
 
 
 def parts(task: str, value: Any) -> list[str]:
-    """Control tokens without their marks, texts in quotes."""
+    """The prompt's parts, with control tokens without their marks and texts in quotes."""
     text = value if isinstance(value, str) else json.dumps(value)
     found = TABLE.parts(task, values_of(text))
     return [
@@ -99,7 +99,7 @@ def parts(task: str, value: Any) -> list[str]:
     ("value", "expected"),
     [
         ({"rms": 0.7, "motor": {"rpm": 1500}, "note": "hums"}, ["rms 1", "motor.rpm 1", "note text", '"hums"']),
-        # In another order, with a field that the model does not know.
+        # The fields are in another order, with one that the model does not know.
         ({"id": "a", "note": True, "rms": "1.0"}, ["rms 2", "motor.rpm missing", "note text", '"true"']),
         ({"rms": 0.4, "motor": {"rpm": 1501}}, ["rms 0", "motor.rpm 2", "note missing"]),
         ({"rms": 2.1, "motor.rpm": 1499.9, "note": None}, ["rms 4", "motor.rpm 0", "note missing"]),

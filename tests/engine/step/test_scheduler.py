@@ -42,7 +42,7 @@ def test_a_small_rest_is_taken_beyond_the_budget_if_nothing_is_left_then() -> No
 
 
 class Work:
-    """A request that waits with a prompt of so many tokens, or that writes."""
+    """A request that waits with a prompt of this many tokens, or that writes."""
 
     def __init__(self, tokens: int, *, writes: bool = False) -> None:
         self.sequence = CacheSequence(0, [0] * tokens, (tokens - 1,))
@@ -80,14 +80,14 @@ def test_it_waits_for_as_many_requests_as_were_answered_and_no_longer_than_that_
 
 
 def policy(costs: dict[int, float], *, threads: dict[int, int] | None = None, max_rows: int = 256) -> StepPolicy:
-    """costs: milliseconds of a step by its rows."""
+    """The policy for `costs`, which are the milliseconds of a step by its rows."""
     found = [StepCost(rows, (threads or {}).get(rows, 2), ms / 1000) for rows, ms in costs.items()]
     return StepPolicy(found, threads=2, prefill_threads=4, batch_tokens=None, max_rows=max_rows)
 
 
-# A Pi 5 as its kernels let expect it: groups of four rows cost as one, a row more is a pass of its own.
+# A Pi 5 as its kernels suggest, where groups of four rows cost as one, and another row is a pass of its own.
 GROUPS = {1: 29.0, 2: 58.0, 3: 87.0, 4: 30.0, 5: 59.0, 6: 88.0, 8: 50.0, 16: 95.0, 64: 360.0}
-# An x86 server with AMX: flash attention gets faster at 64 rows.
+# An x86 server with AMX, where flash attention gets faster at 64 rows.
 CLIFF = {1: 19.0, 4: 38.0, 8: 56.0, 16: 77.0, 32: 148.0, 48: 240.0, 64: 112.0, 128: 212.0, 256: 420.0}
 
 

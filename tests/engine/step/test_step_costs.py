@@ -38,7 +38,7 @@ class Board:
 
 
 def pi_5(rows: int, threads: int) -> float:
-    """Bound by memory up to 8 rows, where threads are in each other's way; by arithmetic beyond."""
+    """Bound by memory up to 8 rows, where threads are in each other's way, and by arithmetic beyond."""
     return max(0.029 * (1 + 0.1 * abs(threads - 2)), rows * 0.012 / threads)
 
 
@@ -87,7 +87,7 @@ def test_after_damage_to_the_file_steps_are_measured_again(tmp_path: Path, conte
 def test_an_engine_measures_once_and_remembers(
     open_llama: OpenLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Although the configuration says what it can: it cannot say which widths are worth it.
+    # That is so although the configuration says what it can, because it cannot say which widths are worth it.
     settings: dict[str, Any] = {"state_dir": str(tmp_path), "sha256": "5ha"}
     first = open_llama(**settings)
     assert first.ready(0.0).measure_s > 0

@@ -1,7 +1,8 @@
 """Trees of /sys and /proc, and what makes them.
 
-A tree is text, a file per board: `[folder]`, then for each file in it `name = content`, `name |` with the indented
-lines of its content below, or `name ! ERRNO` for a file whose read fails so. `\\0` is NUL, `#` begins a comment.
+A tree is text, with a file per board. `[folder]` is followed by a line for each file in it: `name = content`, `name |`
+with the indented lines of its content below, or `name ! ERRNO` if reading fails with that. `\\0` is NUL, `#` begins a
+comment.
 """
 
 import errno
@@ -24,7 +25,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.tree"))
 
 @dataclass(slots=True)
 class Tree:
-    """Files by path relative to the root; what cannot be read has an errno instead of content."""
+    """Files by path relative to the root. What cannot be read has an errno instead of content."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
@@ -39,7 +40,7 @@ class Tree:
             path.write_bytes(content)
 
     def inject(self, patch: pytest.MonkeyPatch, root: Path) -> None:
-        """Lets reads of the files with faults fail, by whatever reads files of the board."""
+        """Makes reads of the files with faults fail, whatever reads files of the board."""
         read = files.read_bytes
 
         def read_bytes(path: Path) -> bytes:

@@ -24,7 +24,7 @@ BUS = Bus(mqtt=MqttConfig(), site="plant", device="b1")
 
 
 def answer(number: int, score: float, label: str | None, **more: Any) -> dict[str, Any]:
-    """Of the labels a and b; a has this score and is the output."""
+    """An answer with the labels a and b, of which a has this score and is the output."""
     fields = {"at": None, "output": "a", "is_marked": True, "is_audit": True, **more}
     return {"number": number, "scores": {"a": score, "b": 1 - score}, "label": label, **fields}
 
@@ -171,7 +171,7 @@ def test_promises_rest_on_what_the_board_itself_takes_for_evidence() -> None:
     choice = [answer(number, 0.9, "a", is_marked=number % 2 == 0) for number in range(1, 101)]
     found = measure(export(*choice))
     assert found.promises[0].coverage is None
-    # Those that wait since the last answered one count once a newer one is answered.
+    # Those that have waited since the last answered one count once a newer one is answered.
     assert (found.evidence.asked, found.evidence.open, found.promises[0].missing) == (100, 0, 40)
     assert "none without 90 % of the audits answered: answer 40 more of those 100" in evidence_words(found)
     found = measure(export(*(answer(number, 0.9, "a", is_marked=number < 60) for number in range(1, 101))))
@@ -187,7 +187,7 @@ def test_a_score_of_one_is_in_the_last_bin() -> None:
 
 
 def pages_of(*answers: dict[str, Any], by: int, definitions: str = "dddd") -> Any:
-    """A board that gives so many answers a page."""
+    """A board that gives `by` answers a page."""
     asked: list[dict[str, Any]] = []
 
     def ask(fields: dict[str, Any]) -> dict[str, Any]:

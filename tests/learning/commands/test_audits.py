@@ -19,7 +19,7 @@ from tests.learning.commands.test_rows import AT, CONFIG, answer
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """Of an agent that runs here."""
+    """The store of an agent that runs here."""
     (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
     monkeypatch.chdir(tmp_path)
     store = Store(tmp_path / "state" / FILE, lambda _: None)

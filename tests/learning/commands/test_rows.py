@@ -55,7 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def store(folder: Path) -> Iterator[Store]:
-    """Of an agent that runs."""
+    """The store of an agent that runs."""
     store = Store(folder / "state" / FILE, lambda _: None)
     store.start()
     yield store
@@ -87,7 +87,7 @@ def test_a_training_reads_what_a_running_board_keeps(folder: Path, store: Store)
     keep(store, answer(60), basis="of another model")
     keep(store, answer(62, input=None), answer(61), task="pump/student")
     before = sorted(path.name for path in (folder / "state").iterdir())
-    # In a process of its own: the agent's has the database locked.
+    # In a process of its own, because the agent's has the database locked.
     command = [sys.executable, "-m", "edge_agent", "rows", "pump", "--config", "config.toml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     assert (done.returncode, done.stdout) == (0, "rows.jsonl: 62 rows: normal 20, worn 42\n"), done.stderr

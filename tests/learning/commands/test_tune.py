@@ -110,7 +110,7 @@ def test_prompts_show_as_many_rows_of_each_label() -> None:
         shown = prompt.config.examples
         assert shown == tuple(Example(input=rows[one].input, answer=rows[one].answer) for one in prompt.examples)
         assert sum(example.answer == "calm" for example in shown) == len(shown) / 2
-    # Other choices only of what is fast.
+    # Other choices are only made among what is fast.
     assert all(one.config.examples_as == "system" for one in tried if one.name.endswith("choice 2"))
     assert len({one.examples for one in tried if one.name.startswith("4 examples, system")}) == 8
 
@@ -118,7 +118,7 @@ def test_prompts_show_as_many_rows_of_each_label() -> None:
 def trial(
     scores: Sequence[float], *, shown: Sequence[int] = (), prior: float | None = None, name: str = ""
 ) -> PromptTrial:
-    """Answers to a prompt. scores: of `loud`, by number of a row."""
+    """Answers to a prompt. `scores` are those of `loud`, by number of a row."""
     prompt = Prompt(name or AS_CONFIGURED, TASK, tuple(shown))
     by_row = {row: {"calm": 1 - one, "loud": one} for row, one in enumerate(scores) if row not in shown}
     return PromptTrial(prompt, "d", None if prior is None else {"calm": 1 - prior, "loud": prior}, by_row)
@@ -174,7 +174,7 @@ def test_the_luckiest_of_many_prompts_is_not_chosen() -> None:
 
 
 def test_examples_that_change_nothing_are_not_chosen() -> None:
-    """Rows that a balanced choice leaves are of other shares: both prompts are fitted to the same ones."""
+    """Rows that a balanced choice leaves are of other shares, so both prompts are fitted to the same ones."""
     answers = ["calm"] * 8 + ["loud"] * 32
     scores = [0.4 + 0.02 * (row % 7) for row in range(40)]
     plain = candidates(trial(scores), answers, None)
@@ -223,7 +223,7 @@ def test_toml_is_what_was_given() -> None:
 
 
 def echo_rows(tmp_path: Path) -> Path:
-    """The test model is sure of a label that an input names; these rows name the other one in two of five."""
+    """Rows of which two in five name the other label, while the test model is sure of a label that an input names."""
     rows = [(f"{LABELS[(row % 2) ^ (row % 5 < 2)]} {row}", LABELS[row % 2]) for row in range(30)]
     return written(tmp_path / "rows.jsonl", lines(rows))
 

@@ -9,7 +9,7 @@ from edge_agent.learning.maths.drift import MAX_AUDITS, Drop, distribution_shift
 
 
 def audits(*parts: tuple[int, float], seed: int = 0) -> list[bool]:
-    """parts: number of audits and their accuracy."""
+    """Whether each audit is right. `parts` are numbers of audits and their accuracy."""
     random = Random(seed)
     return [random.random() < accuracy for count, accuracy in parts for _ in range(count)]
 
@@ -108,7 +108,7 @@ def test_fields_that_leave_their_usual_values_are_a_shift() -> None:
     found = shift(usual, psi, psi)
     assert found is not None
     assert (found.index > INPUT_DRIFT, found.what) == (True, "the field outlet_bar")
-    # A regime that does not last.
+    # This regime does not last.
     assert shift(usual, psi, usual) is None
     assert shift(usual, usual, psi) is None
     # Whether it lasts depends on how many answers are compared.
@@ -122,7 +122,7 @@ def test_fields_that_leave_their_usual_values_are_a_shift() -> None:
     assert found.what.startswith("the label ")
     # Answers that an earlier version kept say nothing of fields.
     assert shift([None] * 200, psi, psi) is None
-    # What is no chance in one test may be in many.
+    # What is not chance in one test may be chance in many.
     assert distribution_shift({"ok": 200}, {"ok": 187, "odd": 13}) is not None
     assert distribution_shift({"ok": 200}, {"ok": 187, "odd": 13}, tests=1000) is None
 

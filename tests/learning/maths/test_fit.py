@@ -82,7 +82,7 @@ def test_scores_that_are_calibrated_keep_their_map() -> None:
 
 
 def test_a_scale_does_not_turn_round() -> None:
-    """Though feedback on wrong answers alone asks for it."""
+    """It does not, though feedback on wrong answers alone asks for it."""
     shares = np.random.default_rng(0).uniform(0.6, 0.99, 50).tolist()
     rows = [({"a": share, "b": 1 - share}, "b") for share in shares]
     rows += [({"a": 1 - share, "b": share}, "a") for share in shares]

@@ -10,7 +10,7 @@ from edge_agent.learning.maths.shares import interval
 
 
 def drawn(draw: random.Random, groups: int, spread: float) -> list[tuple[int, int]]:
-    """Right answers and answers of days, each with its own chance of a right one; 0.8 on average over all days."""
+    """Right answers and all answers of days, each with its own chance of a right one, which is 0.8 on average."""
     made = []
     for _ in range(groups):
         count = draw.randint(20, 60)
@@ -35,7 +35,7 @@ def test_the_intervals_hold_the_truth_as_often_as_stated(groups: int, times: int
         low, high = mean_interval(made)
         of_means += low <= 0.8 <= high
     assert held / times > 0.9
-    # What makes it necessary.
+    # This is what makes it necessary.
     assert as_rows / times < (0.5 if spread == 2 else 0.8)
     # Few groups say less about a mean, which may have no bounds, if they are as skewed as these shares are.
     assert of_means / times > 0.8

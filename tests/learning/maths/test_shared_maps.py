@@ -16,7 +16,7 @@ ENTRY = {"task": "t", "map": {"a": [1.0, 0.0], "b": [2.0, 1.0]}, "boards": {"s/d
 
 
 def answers(number: int, *, prefers: str = "a", only: str = "abc", seed: int = 0) -> list[LabelledScores]:
-    """Of a model that mostly knows the right label, but for a preference for one of them."""
+    """Answers of a model that mostly knows the right label, but for a preference for one of them."""
     chance = random.Random(seed)
     rows = list[LabelledScores]()
     for _ in range(number):

@@ -1,4 +1,4 @@
-"""Simulated boards: what they publish, as documents."""
+"""What simulated boards publish, as documents."""
 
 import json
 from datetime import UTC, datetime
@@ -34,7 +34,7 @@ def will(session: str = "s1", connected_at: float | None = WALL) -> bytes:
 
 
 def health(seq: int = 1, session: str = "s1", /, *, at: float | None = WALL, **changes: Any) -> bytes:
-    """changes: `thermal__soc_c=84.2` sets one field, `overall="critical"` a whole one."""
+    """A board's health. Of `changes`, `thermal__soc_c=84.2` sets one field, `overall="critical"` a whole one."""
     document: dict[str, Any] = {
         "ts": None if at is None else ts(at),
         "session": session,
@@ -63,7 +63,7 @@ def health(seq: int = 1, session: str = "s1", /, *, at: float | None = WALL, **c
 
 
 def nothing_known(seq: int = 1, session: str = "s1") -> bytes:
-    """The health of a container without a sensor: all that a board may not know is null."""
+    """The health of a container without a sensor, where all that a board may not know is null."""
     unknown = {"thermal": dict.fromkeys(("soc_c", "limit_c", "headroom_c", "throttled_now", "throttled_since_boot"))}
     return health(
         seq,

@@ -18,7 +18,7 @@ BASE = "edgeai/v1/hall1/press-04"
 
 
 class Broker:
-    """Stands in for the connection: `messages` are what it brings next."""
+    """Stands in for the connection. `messages` are what it brings next."""
 
     def __init__(self, feed: Feed) -> None:
         self.subscribed: list[str] = []
