@@ -17,7 +17,7 @@ _NAMES = (
     *("is_audit", "input", "output", "is_marked", "label", "rare_fields", "machine", "marked_by", "is_refused"),
 )
 _COLUMNS = ", ".join(_NAMES)
-# Instead of 1 as `is_audit`: up to here open audits were deleted that were newer than any answered one.
+# The value of `is_audit`, instead of 1, up to which open audits newer than any answered one were deleted.
 _GAP = 2
 
 
@@ -50,7 +50,7 @@ def student_store_name(task: str, student: str) -> str:
 
 
 def in_force_key(task: str) -> str:
-    """Where the store has the basis of a task's audits that count."""
+    """Where the store keeps the basis of a task's audits that count."""
     return f"{task}/in-force"
 
 
@@ -85,7 +85,7 @@ class AnswerTable:
         return [(basis, answer) for basis, *columns in rows if (answer := _answer(columns)) is not None]
 
     def set_label(self, number: int, label: str | None, by: str | None) -> None:
-        """Records feedback on an answer. label: the right one; None if it is only known that the output is wrong."""
+        """Records feedback on an answer. `label` is the right one, or None if only the output is known to be wrong."""
         statement = "UPDATE answers SET is_marked = 1, label = ?, marked_by = ? WHERE number = ?"
         self._store.write(statement, label, by, number)
         gaps = self._store.select(
@@ -98,7 +98,7 @@ class AnswerTable:
             self._end_audits(task, last)
 
     def all_for(self, basis: str, *, after: int = 0, limit: int = -1) -> list[KeptAnswer]:
-        """The answers in the order of time. limit: negative for all."""
+        """The answers in the order of time; all of them if `limit` is negative."""
         rows = self._store.select(
             f"SELECT {_COLUMNS} FROM answers WHERE basis = ? AND number > ? ORDER BY number LIMIT ?",  # noqa: S608
             basis, after, limit,
@@ -137,7 +137,7 @@ class AnswerTable:
     def share_given(self, basis: str) -> float | None:
         """The share of the answers that have an output; None without any.
 
-        Those at the beginning that are audits or have feedback are no fair sample: they are kept longer than others.
+        Those at the beginning that are audits or have feedback are no fair sample, because they are kept longer.
         """
         first = "SELECT min(number) FROM answers WHERE basis = ? AND is_marked = 0 AND is_audit <> 1"
         statement = f"SELECT count(*), count(output) FROM answers WHERE basis = ? AND number >= coalesce(({first}), 0)"  # noqa: S608
@@ -167,8 +167,8 @@ class AnswerTable:
     def forget(self, task: str, *, keep: int, keep_marked: int, before_wall_s: float) -> None:
         """Deletes the answers of all tasks from before, and of this task all but the newest.
 
-        keep_marked: how many with feedback stay. keep: how many without, and apart from these, how many open audits
-        since the last answered one, and how many before it.
+        `keep_marked` of those with feedback stay, and `keep` of those without. Apart from these, `keep` open audits
+        since the last answered one stay, and as many before it.
         """
         self._store.write("DELETE FROM answers WHERE wall_s < ?", before_wall_s)
         newest = self._store.select(
@@ -195,7 +195,7 @@ class AnswerTable:
         return rows[0][0] if rows else 0
 
     def _end_audits(self, task: str, last: int) -> None:
-        """Ends the audits up to this number: without those that are deleted, the others are no fair sample.
+        """Ends the audits up to this number, because without those that are deleted, the others are no fair sample.
 
         Those with feedback become feedback like any other.
         """
@@ -204,7 +204,7 @@ class AnswerTable:
         self._store.write(f"UPDATE answers SET is_audit = 0 WHERE {old}", task, last, _GAP)  # noqa: S608
 
     def forget_all(self) -> None:
-        """For when feedback is switched off. Audits of students by the large model are not feedback, and stay."""
+        """Called when feedback is switched off. Audits of students by the large model are not feedback, and stay."""
         self._store.write("DELETE FROM answers WHERE id <> ''")
         self._store.write("DELETE FROM accuracy WHERE task NOT LIKE '%/%'")
 
@@ -227,7 +227,7 @@ class AnswerTable:
 
 def read_answers(select: Select, task: str) -> list[KeptAnswer]:
     """A task's answers under all its definitions, models and students, in the order of time. Raises STORE_ERRORS."""
-    # A student's answer without an input is an audit: the large model's own answer to the request is kept, too.
+    # A student's answer without an input is an audit, and the large model's own answer to the request is kept, too.
     statement = (
         f"SELECT {_COLUMNS} FROM answers WHERE task = ? OR (task GLOB ? AND task <> ? AND input IS NOT NULL)"  # noqa: S608
         " ORDER BY number"
@@ -240,15 +240,15 @@ def read_open_audits(select: Select, task: str, answers: Iterable[KeptAnswer]) -
     """The open audits of a task in the order of time, and how many others no longer count: those of an earlier model or
     definition, and from before the accuracy fell. Raises STORE_ERRORS.
 
-    answers: what `read_answers` returns.
+    `answers` is what `read_answers` returns.
     """
     audits = [answer for answer in answers if answer.is_audit and not answer.is_marked]
     basis = _read_state(select, in_force_key(task))
-    if basis is None:  # An earlier version kept them.
+    if basis is None:  # An earlier version kept the answers.
         return audits, 0
     known = _read_state(select, basis)
     since = known.get("since", 0) if isinstance(known, dict) else 0
-    # Also those that this model was asked again, in place of which `audits` has those of the earlier one.
+    # Also those that this model was asked again, instead of which `audits` has those of the earlier one.
     rows = select(
         f"SELECT {_COLUMNS} FROM answers WHERE basis = ? AND is_audit = 1 AND is_marked = 0 AND number > ?",  # noqa: S608
         basis, since,

@@ -128,7 +128,7 @@ class AuditedTasks(Generic[_T]):
     def _keep(
         self, tracked: _T, request: Request, event: Finished, output: Any, wall_s: float, value: Any, **marks: Any
     ) -> None:
-        """event: has the model's own scores. value: the input, or None if inputs are not kept."""
+        """Keeps an answer. `event` has the model's own scores. `value` is the input, or None if inputs are not kept."""
         answer = {
             "id": json.dumps(request.id),
             "reply_topic": request.reply_topic,
@@ -149,14 +149,14 @@ class AuditedTasks(Generic[_T]):
             self._forget_old(tracked)
 
     def _forget_old(self, tracked: _T, store_name: str | None = None) -> None:
-        """store_name: of other answers of the task."""
+        """Deletes old answers of the task: the ones under its own store name, unless `store_name` is another."""
         tracked.audit_counts = None
         keep, before = self._config.keep, moment(time.monotonic()).wall_s - self._config.days * DAY_S
         keep_marked = max(keep, self._min_kept_marked)
         self._table.forget(store_name or tracked.store_name, keep=keep, keep_marked=keep_marked, before_wall_s=before)
 
     def tick(self, now: float) -> list[AnswererEvent]:
-        """To be called several times a second. Gives the events since the last call."""
+        """Must be called several times a second. Gives the events since the last call."""
         events: list[AnswererEvent] = []
         if self._assessing is not None:
             tracked, kept, future = self._assessing

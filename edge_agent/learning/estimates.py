@@ -1,6 +1,6 @@
 """Keeps answers of `estimate` tasks, and measures by the true numbers of audits how near they are.
 
-Nothing changes by it but health and an alarm: a new training makes answers nearer.
+This changes only health and an alarm. It takes a new training to make answers nearer.
 """
 
 import random
@@ -70,7 +70,7 @@ class Estimates(Keeper):
         self._counted: dict[str, _Counted] = {}
 
     def keep(self, request: Request, event: Finished, output: Any, wall_s: float, value: Any) -> bool:
-        """Also a reading that is refused as unlike training: its true number is what the next training lacks."""
+        """Also keeps a reading that is refused as unlike training, because the next training needs its true number."""
         task = request.task
         assert task is not None
         config = task.config
@@ -127,7 +127,7 @@ class Estimates(Keeper):
         return page_of(facts, kept, _exported)
 
     def _all_measured(self) -> Mapping[str, _Measured]:
-        """Computed again after feedback alone."""
+        """Computed again only after feedback."""
         if not self._config.enabled:
             return {}
         for name, task in self._tasks.items():

@@ -32,7 +32,7 @@ class TaskAccuracy:
     # For the reasons and alarms.
     is_unproven: bool = False
     dropped_from: float | None = None
-    dropped_to: tuple[int, int] | None = None  # Of the audits after the drop: how many were right, and all of them.
+    dropped_to: tuple[int, int] | None = None  # How many audits after the drop were right, and how many there were.
     dropped_until: str | None = None  # When the newest of these was asked; None once it is forgotten.
     shift: Shift | None = None
 
@@ -75,7 +75,7 @@ def as_health(
 def findings(
     accuracy: Mapping[str, TaskAccuracy], of_other_kinds: Mapping[str, Finding | None]
 ) -> dict[str, Finding | None]:
-    """of_other_kinds: causes of the alarm `accuracy-low`, too, by task."""
+    """The causes of the alarm `accuracy-low` by task, with those of tasks of other kinds."""
     low = {
         task: _accuracy_low(task, facts)
         for task, facts in accuracy.items()

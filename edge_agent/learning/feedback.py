@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 ASSESS_AFTER_S = 1.0
 # Also without feedback, to notice that inputs have changed.
 ASSESS_EVERY_ANSWERS = 200
-# After a drop: the accuracy has recovered if this many new audits do not show that it is lower.
+# After a drop, the accuracy has recovered if this many new audits do not show that it is lower.
 _BACK_AFTER_AUDITS = 30
 # The most bytes in a page of answers, because brokers are often set to accept no more than about 100 kB.
 _PAGE_BYTES = 100_000
@@ -78,7 +78,7 @@ class _FeedbackTask(AuditedTask):
         """What outlives the process."""
         configured = self.task.score_map
         return {
-            # The configured map: `restore` takes no map that was fitted from another one.
+            # The configured map, because `restore` takes no map that was fitted from another one.
             "configured": None if configured is None else configured.to_json(),
             "map": None if self.fitted is None else self.fitted.to_json(),
             "since": self.since,
@@ -123,7 +123,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         self._tasks = tasks
         self._students = students
         self._maps = maps
-        self._promised: dict[str, float | None] = {}  # By task: what the last event said, also under an earlier model.
+        self._promised: dict[str, float | None] = {}  # By task, what the last event said, also under an earlier model.
         self.set_model(model)
 
     def set_model(self, model: Model) -> None:
@@ -179,7 +179,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
     ) -> bool:
         """Keeps an answer of the large model; returns whether its caller may be asked if it is right.
 
-        event: has the model's own scores. output: what the caller gets. value: the input, or None if it is not kept.
+        `event` has the model's own scores. `output` is what the caller gets. `value` is the input, None if not kept.
         """
         tracked = self._find_tracked(request.task)
         if tracked is None or event.scores is None or request.answerer != LARGE:
@@ -193,7 +193,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
         """What this model is asked before it is in force."""
         tasks = []
         for name, tracked in self._tracked.items():
-            # A student leaves the large model only some of the inputs, other ones with each student.
+            # A student leaves only some of the inputs to the large model, and each student leaves others.
             has_student = self._students.name_in_store(name) is not None or model.answerer_of(name) is not None
             if (learnt := model.learnt_from.get(name)) is not None and not has_student:
                 newest_s = self._table.newest_wall_s(tracked.task.basis_for(model.weights_sha256))
@@ -392,7 +392,7 @@ class Feedback(AuditedTasks[_FeedbackTask]):
     def _promise_events(self, tracked: _FeedbackTask, was_promised: float | None) -> list[AnswererEvent]:
         """The event that a promise begins or ends, also by a switch; none if `min_accuracy` was removed.
 
-        was_promised: what the assessment before proved, of this definition and this model.
+        `was_promised` is what the assessment before proved, for this definition and this model.
         """
         name, facts = tracked.task.name, tracked.facts
         if facts.promised == self._promised.get(name):
@@ -446,7 +446,7 @@ def _label(kept: KeptAnswer, mark: Mark) -> str | None:
         return label
     if kept.output is None:
         if kept.is_audit and not mark.correct:
-            return None  # Such as a new fault: as an open audit, it would end a promise without counting as wrong.
+            return None  # It may be a new fault. As an open audit, it would end a promise without counting as wrong.
         raise CommandError(CommandCode.BAD_FIELD, "correct: the reply had no output; send the right label as `answer`")
     if mark.correct:
         return kept.output
@@ -455,7 +455,7 @@ def _label(kept: KeptAnswer, mark: Mark) -> str | None:
 
 
 def _ignoring_case(answer: object, labels: Iterable[str]) -> str | None:
-    """The label that somebody typed, unless several labels differ by their case alone."""
+    """The label that somebody typed, unless several labels differ only by case."""
     same = [label for label in labels if isinstance(answer, str) and label.casefold() == answer.strip().casefold()]
     return same[0] if len(same) == 1 else None
 
@@ -469,7 +469,7 @@ def _newest_audit_time(answers: Iterable[KeptAnswer]) -> str | None:
 def page_of(
     facts: dict[str, Any], kept: Sequence[KeptAnswer], as_entry: Callable[[KeptAnswer], dict[str, Any]]
 ) -> dict[str, Any]:
-    """A page of an export with these facts: it ends early where it would be longer than a message should be."""
+    """A page of an export with these facts. It ends early where it would be longer than a message should be."""
     page: list[dict[str, Any]] = []
     nbytes = len(encode(facts))
     for answer in kept:

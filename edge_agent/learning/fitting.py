@@ -1,4 +1,4 @@
-"""Fits a score map in a process of its own: numpy would take 25 MB of the agent's memory for good."""
+"""Fits a score map in a process of its own, because numpy would take 25 MB of the agent's memory for good."""
 
 import json
 import os

@@ -44,18 +44,18 @@ class Keeper:
 
     @abstractmethod
     def keep(self, request: Request, event: Finished, output: Any, wall_s: float, value: Any) -> bool:
-        """Keeps an answer; returns whether its caller is asked what is right. value: the input, None if not kept."""
+        """Keeps an answer; returns whether its caller is asked what is right. `value` is the input if it is kept."""
 
     @abstractmethod
     def mark(self, task: Task, mark: Mark) -> dict[str, Any]:
         """Takes feedback on an answer; gives the data of the result. Raises CommandError."""
 
     def findings(self) -> Mapping[str, Finding | None]:
-        """The cause of the alarm `accuracy-low`, of each task whose answers can tell."""
+        """The cause of the alarm `accuracy-low`, for each task whose answers can tell."""
         return {}
 
     def export(self, task: Task, *, after: int, limit: int) -> dict[str, Any] | None:  # noqa: ARG002 - for kinds
-        """A page of a task's kept answers, without inputs and ids. None: there is nothing to measure by them."""
+        """A page of a task's kept answers, without inputs and ids; None if they measure nothing."""
         return None
 
     def facts(self) -> Mapping[str, Mapping[str, Any]]:
@@ -71,7 +71,7 @@ class Keeper:
         return find_marked(self._table, self._config, self._store_names(task), mark)
 
     def _keep(self, name: str, basis: str, request: Request, wall_s: float, value: Any, **answer: Any) -> None:
-        """name: one of `_store_names`."""
+        """Keeps the answer under `name`, one of `_store_names`."""
         kept = KeptAnswer(
             id=json.dumps(request.id),
             reply_topic=request.reply_topic,

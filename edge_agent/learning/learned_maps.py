@@ -22,7 +22,7 @@ class LearnedMaps:
         self._min_score: dict[str, float] = {}
 
     def set_fitted(self, task: Task, fitted: ScoreMap | None) -> None:
-        """None: there is no map that feedback shows to be better."""
+        """Takes None if feedback shows no map to be better."""
         self._fitted.pop(task.definition, None)
         if fitted is not None:
             self._fitted[task.definition] = fitted
@@ -34,7 +34,7 @@ class LearnedMaps:
             self._min_score[task.definition] = min_score
 
     def clear(self) -> None:
-        """Neither maps nor promises hold any more: the model is another one, or feedback is off."""
+        """Drops maps and promises, because the model is another one or feedback is off."""
         self._fitted.clear()
         self._min_score.clear()
 
@@ -48,7 +48,7 @@ class LearnedMaps:
         return self._min_score.get(task.definition) == math.inf
 
     def scored(self, task: Task, event: Finished) -> tuple[Finished, Any]:
-        """The answer with the scores that callers get, and the output: None where no label is sure enough."""
+        """The answer with the scores that callers get, and the output, which is None where no label is sure enough."""
         event = with_map(event, self.in_force(task))
         if event.scores is not None and max(event.scores.values()) < self._min_score.get(task.definition, 0.0):
             return event, None

@@ -36,7 +36,7 @@ from edge_agent.store.store import Store
 
 log = logging.getLogger(__name__)
 
-# Of the kinds of which no more is learnt than what people say of their answers.
+# For the kinds of which nothing is learnt but what people say of their answers.
 _KEEPERS: tuple[type[Keeper], ...] = (Estimates, UnusualReadings)
 
 
@@ -52,7 +52,7 @@ class Learning(Answerers):
         model: Model,
         publish: Callable[[Publication], object],
     ) -> None:
-        """publish: sends a result, also to a broker that is away now. The store has started."""
+        """`publish` sends a result, also to a broker that is away now. The store has started."""
         super().__init__(score_maps, model)
         self._table = table = AnswerTable(store)
         self._config = config
@@ -68,7 +68,7 @@ class Learning(Answerers):
         self._note_in_force()
 
     def _note_in_force(self) -> None:
-        """So that `edge-agent audits` leaves out what no longer counts."""
+        """Notes what is in force, so that `edge-agent audits` leaves out what no longer counts."""
         # The placeholder for a model that does not open has no weights.
         if self._config.feedback.enabled and self._model.weights_sha256:
             for name, task in self._tasks.items():
@@ -120,7 +120,7 @@ class Learning(Answerers):
             return Answer(scored, output)
         may_audit = self._config.feedback.enabled and request.may_be_audited
         is_audit = may_audit and self._random.random() < config.audit_rate
-        # One time for both: a caller's feedback is joined to the newest answers.
+        # Both get the same time, because a caller's feedback is joined to the newest answers.
         wall_s = moment(now).wall_s
         may_ask_about_student = self._students.keep(request, event, output, wall_s, notes, is_audit=is_audit)
         may_ask_about_model = self._feedback.keep(request, event, output, wall_s, notes.input, is_audit=is_audit)

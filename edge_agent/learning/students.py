@@ -34,7 +34,7 @@ AUDIT_SHARE = 0.02
 ASSESS_EVERY = 25
 # At least this many audits are kept, because fewer cannot prove a high share.
 _MIN_AUDITS = 1000
-# The minimum score of a student that is not proven: no score reaches it.
+# The minimum score of a student that is not proven. No score reaches it.
 UNREACHABLE = math.inf
 
 
@@ -163,8 +163,8 @@ class Students(AuditedTasks[_StudentTask]):
     ) -> bool:
         """Keeps a student's answer; returns whether its caller may be asked if it is right.
 
-        event: the final answer, the student's or the large model's. output: what the caller gets of it. is_audit:
-        whether this reply is drawn for an audit by its caller.
+        `event` is the final answer, the student's or the large model's, and `output` what the caller gets of it.
+        `is_audit` says whether this reply is drawn for an audit by its caller.
         """
         tracked, choice = self._find_tracked(request.task), notes.choice
         if tracked is None or choice is None or choice.name != tracked.student:
@@ -177,7 +177,7 @@ class Students(AuditedTasks[_StudentTask]):
             return False
         is_audit = is_audit and tracked.is_judged_by_callers
         if choice.is_audit and not is_alone:
-            # It takes no feedback: callers choose what they judge.
+            # It takes no feedback, because callers choose what they judge.
             marks = {"id": "", "reply_topic": "", "is_audit": True, "is_marked": True, "label": output}
             self._keep(tracked, request, own, output, wall_s, None, **marks)
             tracked.count_audit()
@@ -186,7 +186,7 @@ class Students(AuditedTasks[_StudentTask]):
         return tracked.is_judged_by_callers
 
     def on_feedback(self, basis: str) -> None:
-        """A caller has judged an answer: most are audits."""
+        """Counts a new audit when a caller has judged an answer, because most such answers are audits."""
         for tracked in self._tracked.values():
             if tracked.basis == basis:
                 tracked.audit_counts = None

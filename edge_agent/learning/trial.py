@@ -1,6 +1,7 @@
-"""A new model answers audits of the one before it comes into force, so that they count for its promise, too.
+"""A new model answers its predecessor's audits before it comes into force, so that they count for its promise, too.
 
-Only audits that came after all that its training used: others, chosen by what training left out, are no fair sample.
+It gets only audits that came after all that its training used. Others would be chosen by what training left out, and
+so would be no fair sample.
 """
 
 import time
@@ -16,7 +17,7 @@ from edge_agent.gguf.field_table import FINGERPRINT_BYTES, fingerprint
 from edge_agent.learning.answers import KeptAnswer
 from edge_agent.requests.tasks import Task
 
-# Of each task: as many as a promise of 0.99 takes. A trained model answers them within seconds.
+# Of each task, as many as a promise of 0.99 takes. A trained model answers them within seconds.
 MAX_REQUESTS = 500
 # Of a switch, during which requests may have to wait.
 MAX_S = 20.0
@@ -25,8 +26,8 @@ MAX_S = 20.0
 def unused_audits(tasks: Iterable[tuple[Task, Sequence[KeptAnswer], bytes]]) -> Iterator[EngineRequest]:
     """Requests for the inputs of audits, numbered as these, the newest first; whether answered or not.
 
-    tasks: with answers in the order of time, and the fingerprints of what training used. Not for the agent's thread,
-    because it renders templates, which the renderer has rendered within its limits before.
+    `tasks` have answers in the order of time, and the fingerprints of what training used. This is not for the agent's
+    thread, because it renders templates, which the renderer has rendered within its limits before.
     """
     ends_at = time.monotonic() + MAX_S
     for task, answers, learnt in tasks:
@@ -65,5 +66,5 @@ def _request(task: Task, answer: KeptAnswer) -> EngineRequest | None:
         return None
     try:
         return task.build_engine_request(answer.number, Envelope(input=parse_json(answer.input.decode())))
-    except (ValueError, Refusal):  # damage has changed it
+    except (ValueError, Refusal):  # Damage has changed it.
         return None

@@ -41,12 +41,12 @@ class UnusualReadings(Keeper):
         return {"task": task.name, "output": kept.output, "answer": label, "is_right": is_right}
 
     def export(self, task: Task, *, after: int, limit: int) -> dict[str, Any] | None:  # noqa: ARG002 - for kinds
-        """Raises CommandError, because readings that somebody chose to name say nothing of all."""
+        """Raises CommandError, because readings that somebody chose to name say nothing about all of them."""
         fault = f"`edge-agent audits {task.name}` on the board counts how many unusual readings were really unusual"
         raise CommandError(CommandCode.UNKNOWN_TASK, f"task: is of the kind unusual, which has no accuracy: {fault}")
 
     def _store_names(self, task: Task) -> list[str]:
-        """Apart, so that usual readings, of which there are many more, displace no unusual ones."""
+        """Names them apart, so that usual readings, of which there are many more, displace no unusual ones."""
         return [student_store_name(task.name, output) for output in (UNUSUAL, USUAL)]
 
 

@@ -23,7 +23,7 @@ _MIN_WIDTH = 30
 
 
 def audits(config_path: Path, task: str, *, as_json: bool) -> int:
-    """Prints the open audits, the oldest first, without the answers: these would bias people. Raises ConfigError."""
+    """Prints the open audits, the oldest first, without the answers, which would bias people. Raises ConfigError."""
     config = load_config(config_path)
     try:
         with open_kept(config, task) as (table, select):
@@ -81,7 +81,7 @@ def _entry(answer: KeptAnswer) -> dict[str, Any]:
 
 
 def _table(found: Sequence[KeptAnswer], now: float, width: float) -> list[str]:
-    """Whole inputs, wrapped to a terminal of this width."""
+    """Shows whole inputs, wrapped to a terminal of this width."""
     head, *starts = aligned(
         [["ID", "TIME", "AGE", "MACHINE", "INPUT"], *(_row(answer, now) for answer in found)], left=5
     )

@@ -72,7 +72,10 @@ def open_kept(config: Config, task: str) -> Iterator[tuple[TaskBase, Select]]:
 
 
 def rows(config_path: Path, task: str, out: Path, *, until: float | None, force: bool, as_json: bool) -> int:
-    """Writes the rows, and prints how many; returns the exit code. until: in seconds since 1970. Raises ConfigError."""
+    """Writes the rows, and prints how many; returns the exit code. Raises ConfigError.
+
+    `until` is in seconds since 1970.
+    """
     config = load_config(config_path)
     try:
         with open_kept(config, task) as (table, select):
@@ -107,7 +110,7 @@ def rows(config_path: Path, task: str, out: Path, *, until: float | None, force:
 def rows_of(task: str, answers: Sequence[KeptAnswer], config: TaskBase) -> tuple[list[dict[str, Any]], Counter[str]]:
     """The rows, the oldest first, and how many answers make none, by reason.
 
-    answers: the oldest first. config: the task's now; a right label counts whichever model answered.
+    `answers` have the oldest first. `config` is the task's now; a right label counts whichever model answered.
     """
     newest: dict[str, dict[str, Any]] = {}
     left_out = Counter[str]()
@@ -129,7 +132,10 @@ def rows_of(task: str, answers: Sequence[KeptAnswer], config: TaskBase) -> tuple
 
 
 def _lack(answer: KeptAnswer, label: Any, value: Any) -> str | None:
-    """Why an answer makes no row; None if it makes one. label: the right one, if the task has it. value: the input."""
+    """Why an answer makes no row; None if it makes one.
+
+    `label` is the right one, if the task has it, and `value` the input.
+    """
     if not answer.is_marked:
         return "no_feedback"
     if answer.label is None:
@@ -157,11 +163,11 @@ def snapshot(path: Path) -> Iterator[Select]:
         copy = Path(folder) / path.name
         for _ in range(_ATTEMPTS):
             before = _generation(path)
-            # The file first: what a checkpoint writes into it later is also in the WAL, unless that begins anew.
+            # The file first, as what a checkpoint later writes into it is also in the WAL, unless that begins anew.
             shutil.copyfile(path, copy)
             try:
                 shutil.copyfile(_wal(path), _wal(copy))
-            except FileNotFoundError:  # the agent has stopped
+            except FileNotFoundError:  # The agent has stopped.
                 _wal(copy).unlink(missing_ok=True)
             if _generation(path) == before:
                 break
@@ -172,14 +178,14 @@ def snapshot(path: Path) -> Iterator[Select]:
 
 
 def _generation(path: Path) -> tuple[object, ...]:
-    """Identifies this file and WAL: copies made while it stays the same have all commits together. Raises OSError."""
+    """Identifies this file and WAL. Copies made while it stays the same have all commits together. Raises OSError."""
     try:
         with _wal(path).open("rb") as file:
             header = file.read(_WAL_HEADER_BYTES)
     except FileNotFoundError:
         header = b""
     status = path.stat()
-    # Without a WAL the file alone says whether it was written.
+    # Without a WAL, only the file says whether it was written.
     return (status.st_ino, header, None if header else status.st_mtime_ns)
 
 

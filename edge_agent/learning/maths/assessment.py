@@ -22,12 +22,12 @@ LabelledScores = tuple[Mapping[str, float], str]
 
 # A map is fitted again when feedback has grown by this factor, and by at least this many answers.
 _MORE, _MIN_MORE = 1.1, 5
-# A promise needs this share of the audits answered: those that callers choose to answer are no random sample.
+# A promise needs this share of the audits answered, because those that callers choose to answer are no random sample.
 MIN_ANSWERED = 0.9
 # Where the accuracy fell and came back, older audits are of the time between.
 NEWEST_AUDITS = 100
 _CONFIDENCE_BINS = 5
-# Instead of the score of an answer that is refused: a promise is for answers that are given, from a score of 0 on.
+# Instead of the score of a refused answer, because a promise is for answers that are given, from a score of 0 on.
 _NEVER_GIVEN = -1.0
 _LABELS = "the labels"
 
@@ -47,7 +47,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """What the audits were found to prove. They are not tested again at other thresholds: that would be another try."""
+    """What the audits were found to prove. They are not tested again at other thresholds, as this is another try."""
 
     evidence: str  # Identifies the judged answers and what they should prove.
     threshold: float | None  # None if they prove nothing.
@@ -91,8 +91,8 @@ _K = TypeVar("_K", bound=_Kept)
 
 
 def fair_sample(answers: Sequence[_K]) -> Sequence[_K]:
-    """Without the audits and the answers with feedback at the beginning: these are kept longer, and the others of their
-    time are gone."""
+    """Leaves out the audits and the answers with feedback at the beginning, because these are kept longer: the others
+    of their time are gone."""
     return list(dropwhile(lambda answer: answer.is_marked or answer.is_audit, answers)) or answers
 
 
@@ -116,14 +116,17 @@ def assess(
     tested: Tested | None = None,
     drift_answers: int = 200,
 ) -> Assessment:
-    """answers: in the order of time; `is_audit` is true only for audits since the last drop in accuracy.
+    """Finds what the answers say together.
 
-    better_map: fits a map to rows, if they prove one better than `current`, the one in force.
-    held_out: rows that training did not learn from. They count for a promise as long as the audits do not contradict.
-    min_score: below this score, an answer is not given without a promise either.
-    is_overdue: whether the audits after the last answered one count as not answered. Otherwise they do not count yet.
-    tested: that of the assessment before, which stands while the evidence is the same.
-    drift_answers: how many of the oldest answers are compared with as many of the newest, to find a shift.
+    Args:
+        answers: In the order of time; `is_audit` is true only for audits since the last drop in accuracy.
+        current: The map in force.
+        better_map: Fits a map to rows, if they prove one better than `current`.
+        held_out: Rows that training did not learn from. They count for a promise unless the audits contradict them.
+        min_score: Below this score, an answer is not given without a promise either.
+        is_overdue: Whether the audits after the last answered one count as not answered. Else they do not count yet.
+        tested: That of the assessment before, which stands while the evidence is the same.
+        drift_answers: How many of the oldest answers are compared with as many of the newest, to find a shift.
     """
     rows = [(answer.scores, answer.label) for answer in answers if answer.label is not None and not answer.is_audit]
     new_map = None
@@ -195,15 +198,15 @@ def _score(answer: Answer, score_map: ScoreMap) -> float:
 
 
 def _has_confirmed(answers: Sequence[Answer]) -> bool:
-    """Whether feedback confirms any answer: feedback on wrong ones alone says nothing of the others."""
+    """Whether feedback confirms any answer, because feedback on wrong ones alone says nothing about the others."""
     return any(answer.label is not None and answer.label == answer.output and not answer.is_audit for answer in answers)
 
 
 def _shift(answers: Sequence[Answer], score_map: ScoreMap, count: int) -> Shift | None:
     """How far the newest answers are from the oldest, by label, score, length of the prompt, and by each field.
 
-    count: how many are compared with as many. The ones before the newest must differ as well: a machine that runs in
-    another regime for some hours is no shift.
+    `count` of each are compared. The ones before the newest must differ as well, because a machine that runs in another
+    regime for some hours is no shift.
     """
     if len(answers) < 3 * count:
         return None
@@ -222,18 +225,18 @@ def _shift(answers: Sequence[Answer], score_map: ScoreMap, count: int) -> Shift 
 
 
 def _shifts(before: Sequence[Answer], after: Sequence[Answer], score_map: ScoreMap) -> dict[str, float]:
-    """The stability index of whatever has shifted significantly, by its words."""
+    """The stability index of whatever has shifted significantly, by its name in words."""
     parts = (before, after)
     best = [[score_map.best(answer.scores) for answer in part] for part in parts]
     sides = {
         _LABELS: [Counter(label for label, _ in side) for side in best],
         "the scores": [Counter(str(int(score * _CONFIDENCE_BINS)) for _, score in side) for side in best],
-        # Powers of two: a sentence more is no shift.
+        # Powers of two, so that one more sentence is no shift.
         "the lengths of prompts": [Counter(str(answer.tokens.bit_length()) for answer in part) for part in parts],
     }
     shifts = {what: drift.distribution_shift(*pair) for what, pair in sides.items()}
     rare = [[answer.rare_fields for answer in part if answer.rare_fields is not None] for part in parts]
-    # Answers of earlier versions were kept without.
+    # Earlier versions kept answers without it.
     if all(len(of_part) == len(part) for of_part, part in zip(rare, parts, strict=True)):
         names = {name for of_part in rare for fields in of_part for name in fields}
         for name in sorted(names):

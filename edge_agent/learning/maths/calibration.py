@@ -47,7 +47,7 @@ def count_right(judged: Sequence[JudgedAnswer]) -> int:
 
 
 def bins(judged: Sequence[JudgedAnswer]) -> list[tuple[int, float, float]]:
-    """Of each bin of equal width that has answers: how many, mean score, share of right ones."""
+    """For each bin of equal width that has answers: their number, their mean score, and the share of right ones."""
     parts: dict[int, list[JudgedAnswer]] = {}
     for answer in judged:
         parts.setdefault(min(BINS - 1, int(answer.score * BINS)), []).append(answer)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from statistics import NormalDist
 
-# Older audits are ignored: this bounds the time of a test.
+# Older audits are ignored, which bounds the time of a test.
 MAX_AUDITS = 1000
 # Audits before the earliest drop that is considered: a few lucky first ones say little about the accuracy before.
 MIN_BEFORE = 50
@@ -34,8 +34,8 @@ class Drop:
 def find_drop(outcomes: Sequence[bool]) -> Drop | None:
     """The drop of the accuracy within these audits, None if none is proven; to be called after each audit.
 
-    outcomes: whether each audit drawn at random since the last drop is right, oldest first; those beyond MAX_AUDITS are
-    ignored. There is at most one false alarm in 8,760 audits.
+    `outcomes` says whether each audit drawn at random since the last drop is right, oldest first; those beyond
+    MAX_AUDITS are ignored. There is at most one false alarm in 8,760 audits.
 
     Shiryaev and Roberts' statistic sums, over each moment at which accuracy may have dropped by three tenths, how much
     likelier the audits are with the drop than without (e-detectors, arXiv 2203.03532). The accuracy before is unknown:
@@ -81,7 +81,7 @@ def _log_likelihood(right: int, total: int) -> float:
 
 
 def distribution_shift(reference: Mapping[str, int], recent: Mapping[str, int], *, tests: int = 1) -> float | None:
-    """The population stability index between two histograms, bin -> count; None if chance explains the difference.
+    """The population stability index of two histograms (bin to count); None if chance explains the difference.
 
     By a G-test, which errs once in 8,760 independent pairs, also if each needs so many `tests`; it pools rare bins. An
     index above 0.25 is commonly called a large shift. Without any audit it sees that the best labels, confidences,

@@ -35,12 +35,12 @@ class ExportedAnswer(_Part):
 
 
 class ExportedNumber(_Part):
-    """The same of the kind `estimate`."""
+    """The same for the kind `estimate`."""
 
     number: int
     at: str | None
     interval: Annotated[tuple[_Number, _Number] | None, Field(strict=False)]  # None without an output.
-    output: _Number | None  # None: the input is unlike training.
+    output: _Number | None  # None if the input is unlike training.
     label: _Number | None  # The true number.
     is_marked: bool
     is_audit: bool
@@ -65,7 +65,7 @@ class _Exported(_Part):
 
 
 class NumberExport(_Exported):
-    """Of a task of the kind `estimate`."""
+    """The answers of a task of the kind `estimate`."""
 
     kind: Literal["estimate"]
     confidence: _Score  # How often intervals should hold the true number.
@@ -74,7 +74,7 @@ class NumberExport(_Exported):
 
 
 class Export(_Exported):
-    """Of a task of the kind `classify`."""
+    """The answers of a task of the kind `classify`."""
 
     # Boards of earlier versions do not send the next six.
     min_score: _Score = 0.0
@@ -122,7 +122,7 @@ class Export(_Exported):
 
 
 def read_export(data: bytes) -> Export:
-    """What `encode` wrote. Raises ValueError, which says the fault in one line."""
+    """What `encode` wrote. Raises ValueError, whose message says in one line what is wrong."""
     try:
         return Export.model_validate(parse_json(data.decode()))
     except ValidationError as error:

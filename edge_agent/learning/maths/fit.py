@@ -25,7 +25,7 @@ _FOLDS = 3
 _STRENGTHS = (0.5, 2.0, 8.0, 32.0)
 # A scale per label is tried only with this many rows per label.
 _ROWS_PER_SCALE = 3
-# A scale never becomes negative: feedback on wrong answers alone would make the least likely label the best one.
+# No scale becomes negative, as feedback on wrong answers alone would then make the least likely label the best one.
 _MIN_STRETCH = 0.05
 _NEWTON_STEPS = 30
 # In nats per row: far less than feedback can tell apart.
@@ -65,15 +65,15 @@ def fit(rows: Sequence[LabelledScores], start: ScoreMap) -> ScoreMap:
 def better_map(rows: Sequence[LabelledScores], current: ScoreMap, base: ScoreMap) -> ScoreMap | None:
     """A map under which new answers have a lower log loss than under `current`; None if feedback proves no such map.
 
-    rows: in any order. Maps are judged by cross-validation, on rows that their fit does not see. A fit towards `base`
-    is taken if its log loss is lower than that of `current` and that of `current` with a fitted temperature, each by a
-    one-sided paired test at 95 %, and if it is right as often as `current`. Otherwise the temperature is taken, which
-    changes no answer, if it passes the first test. What is taken is fitted again on all rows. Raises ValueError for
-    rows or maps of other labels.
+    `rows` may be in any order. Maps are judged by cross-validation, on rows that their fit does not see. A fit towards
+    `base` is taken if its log loss is lower than that of `current` and that of `current` with a fitted temperature,
+    each by a one-sided paired test at 95 %, and if it is right as often as `current`. Otherwise the temperature is
+    taken, which changes no answer, if it passes the first test. What is taken is fitted again on all rows. Raises
+    ValueError for rows or maps of other labels.
     """
     if base.labels != current.labels:
         raise ValueError("the two score maps have different labels, or the same in another order")
-    # Rows of one label say nothing of the others.
+    # Rows of one label say nothing about the others.
     if len(rows) < MIN_ROWS or len({label for _, label in rows}) < 2:
         return None
     feedback = _feedback(rows, current)
@@ -99,7 +99,7 @@ class SharedMap:
 
 
 def shared_map(rows: Sequence[LabelledScores], start: ScoreMap) -> SharedMap:
-    """A map for several boards from the rows of all, in any order: of a lower cross-validated log loss than `start`.
+    """A map for several boards, from the rows of all in any order, with a lower cross-validated log loss than `start`.
 
     Raises ValueError for fewer than MIN_ROWS rows, and for rows of other labels.
     """

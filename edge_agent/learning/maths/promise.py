@@ -11,9 +11,9 @@ from typing import Self
 from edge_agent.learning.maths.calibration import JudgedAnswer
 from edge_agent.learning.maths.shares import chance_of_at_least
 
-# How many thresholds are tried: each lets another twentieth of the answers through.
+# How many thresholds are tried. Each lets another twentieth of the answers through.
 _THRESHOLDS = 20
-# Fewer unlabelled confidences than this do not give quantiles worth the name: the fixed thresholds are tried instead.
+# Fewer unlabelled confidences than this do not give quantiles worth the name, so the fixed thresholds are tried.
 _MIN_UNLABELLED = 40
 _FIXED = (0.999, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.0)
 
@@ -36,9 +36,9 @@ def find_promise(
 ) -> Promise | None:
     """The lowest threshold that the audits prove; None if they prove none.
 
-    audits: of answers drawn at random. unlabelled: confidences of other answers, whose quantiles are the thresholds to
-    try; the guarantee needs thresholds that the audits do not choose. Where there are few, fixed ones are tried. An
-    answer that is never given has a negative confidence in both.
+    `audits` are of answers drawn at random. `unlabelled` are confidences of other answers, whose quantiles are the
+    thresholds to try, because the guarantee needs thresholds that the audits do not choose. Where there are few, fixed
+    ones are tried. An answer that is never given has a negative confidence in both.
 
     The chance that answers above the threshold are right less often than `min_accuracy` is at most 1 - `confidence`,
     whatever the confidences are worth. Thresholds are tested from the highest one that has enough audits to prove
@@ -51,7 +51,7 @@ def find_promise(
     starts = max(1, int(math.log2(max(1.0, len(audits) / _audits_to_prove(min_accuracy, 1 - confidence)))))
     share = (1 - confidence) / starts
     min_audits = _audits_to_prove(min_accuracy, share)
-    # Depends on how many audits reach a threshold, not on how many of those are right: this keeps the tests valid.
+    # It depends on how many audits reach a threshold, not on how many of those are right, so the tests stay valid.
     tried = [(at, [audit.is_right for audit in audits if audit.score >= at]) for at in _thresholds(unlabelled)]
     tried = [(at, outcomes) for at, outcomes in tried if len(outcomes) >= min_audits]
     starting = {len(tried) * number // starts for number in range(starts)}

@@ -21,7 +21,7 @@ _PAGE = 500
 
 
 class RefusedError(Exception):
-    """The board refused to export the answers. result: its reply to the command."""
+    """The board refused to export the answers. `result` is its reply to the command."""
 
     def __init__(self, result: dict[str, Any]) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def _fail_without_answers(export: Export | NumberExport) -> int:
 
 
 def fetch(task: str, bus: Bus, ask: Callable[[dict[str, Any]], dict[str, Any]]) -> Export | NumberExport:
-    """All pages of a task's answers. ask: sends the command's fields. Raises RefusedError, NoAnswerError."""
+    """All pages of a task's answers. `ask` sends the command's fields. Raises RefusedError, NoAnswerError."""
     answers: list[Any] = []
     page: dict[str, Any] = {"next": 0}
     first: dict[str, Any] | None = None

@@ -96,9 +96,9 @@ class Measures:
     feedback: Share
     calibration: Calibration | None
     labels: tuple[str, ...]
-    audit_confusion: dict[str, tuple[int, ...]]  # Of the audits by right label: how often each of `labels` was best.
+    audit_confusion: dict[str, tuple[int, ...]]  # Of the audits, by right label, how often each of `labels` was best.
     outputs: tuple[str, ...]
-    confusion: dict[str, tuple[int, ...]]  # Of all feedback by right label: how often callers got each of `outputs`.
+    confusion: dict[str, tuple[int, ...]]  # Of all feedback, by right label, how often callers got each of `outputs`.
     coverage: tuple[Coverage, ...]
     promises: tuple[PossiblePromise, ...]
     evidence: Evidence
@@ -175,7 +175,7 @@ def _share(judged: Sequence[JudgedAnswer]) -> Share:
 def _confusion(
     answers: Sequence[tuple[str | None, str]], labels: Sequence[str], columns: Sequence[str]
 ) -> dict[str, tuple[int, ...]]:
-    """answers: the right label of each, and its column."""
+    """Counts `answers`, which have the right label of each and its column."""
     counts = Counter((ANOTHER if label is None else label, column) for label, column in answers)
     rows = (*labels, *((ANOTHER,) if any(label is None for label, _ in answers) else ()))
     return {label: tuple(counts[label, column] for column in columns) for label in rows}
@@ -197,7 +197,7 @@ def _coverage(at: float, judged: Sequence[JudgedAnswer], scores: Sequence[float]
 
 
 def _assess(export: Export, score_map: ScoreMap, target: float | None) -> Assessment:
-    """As the board does it."""
+    """Assesses the answers as the board does."""
     answers = [
         Answer(
             scores=answer.scores,
@@ -224,7 +224,7 @@ def _assess(export: Export, score_map: ScoreMap, target: float | None) -> Assess
 def _possible_promise(
     target: float, assessed: Assessment, judged: Sequence[JudgedAnswer], scores: Sequence[float], confidence: float
 ) -> PossiblePromise:
-    """judged: audits and held-out rows. Neither these nor the scores are of refused answers."""
+    """`judged` are audits and held-out rows. Neither these nor the scores are of refused answers."""
     missing = []
     for at in _SCORES:
         reach = [answer for answer in judged if answer.score >= at]

@@ -14,7 +14,7 @@ from edge_agent.learning.maths.shares import CONFIDENCE, interval
 
 @dataclass(frozen=True, slots=True)
 class Nearness:
-    """Of answers with a true number; None where they are too few."""
+    """How near answers with a true number are to it; None where they are too few."""
 
     total: int
     mean_error: float | None

@@ -78,11 +78,11 @@ def _reliability(title: str, before: Sequence[JudgedAnswer], after: Sequence[Jud
 
 @styled
 def _coverage(title: str, judged: Sequence[JudgedAnswer]) -> Markup:
-    """Share of the audits from each score on against how many of these are right, with the one-sided bound."""
+    """The share of the audits from each score on against how many of these are right, with the one-sided bound."""
     figure, axes = plot(_WIDTH, _HEIGHT, "share of answers given", "share right")
     falling = sorted(judged, key=lambda answer: -answer.score)
     counts = list(accumulate(answer.is_right for answer in falling))
-    # Answers of one score are given together.
+    # Answers with the same score are given together.
     ends = [end for end, answer in enumerate(falling, 1) if end == len(falling) or falling[end].score < answer.score]
     x = [end / len(falling) for end in ends]
     low = [lower_bound(counts[end - 1], end, CONFIDENCE) for end in ends]

@@ -68,7 +68,7 @@ class Candidate:
         return list(self.judged_on(self.rows).values())
 
     def judged_on(self, rows: frozenset[int]) -> dict[int, JudgedAnswer]:
-        """By number of a row. A map is fitted to these rows alone, and judged on those that the fit did not see."""
+        """By a row's number. A map is fitted to these rows alone, and judged on those that the fit did not see."""
         if rows not in self._judged:
             maps = dict.fromkeys(rows, self.score_map) if self.start is None else self._fold_maps(rows, self.start)
             self._judged[rows] = {
@@ -99,7 +99,7 @@ class Candidate:
 
     @property
     def complexity(self) -> tuple[bool, int]:
-        """Of the correction: lowest for the one that needs no other key."""
+        """The correction's complexity, which is lowest for the one that needs no other key."""
         default = Correction.PRIOR if self.trial.prompt.config.always_corrects_prior else Correction.AS_IS
         return self.correction not in (default, Correction.CONFIGURED), list(Correction).index(self.correction)
 
@@ -112,7 +112,7 @@ class Candidate:
 
 
 def candidates(trial: PromptTrial, answers: Sequence[str], configured: ScoreMap | None) -> list[Candidate]:
-    """The prompt with each possible correction. configured: the map that is in force for this prompt."""
+    """The prompt with each possible correction. `configured` is the map that is in force for this prompt."""
     maps: dict[Correction, ScoreMap | None] = {Correction.AS_IS: None}
     if trial.prior is not None:
         maps[Correction.PRIOR] = ScoreMap.dividing_by(trial.prior)

@@ -89,7 +89,7 @@ class Plan:
 
 
 def can_be_example(value: Any) -> bool:
-    """Whether TOML can write this input: it has no null."""
+    """Whether TOML can write this input, which must have no null."""
     if isinstance(value, dict):
         return all(map(can_be_example, value.values()))
     if isinstance(value, list):

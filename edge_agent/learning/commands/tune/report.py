@@ -16,7 +16,7 @@ _FEW_ROWS = 50
 
 
 def document(result: Search) -> dict[str, Any]:
-    """Every prompt with each correction, each unit in its key's name."""
+    """Every prompt with each correction; the name of each key has its unit."""
     return {
         "rows": result.judged,
         "chosen": _row(result, result.chosen),
@@ -134,7 +134,7 @@ def shares(corrected: dict[str, list[str]], labels: tuple[str, ...]) -> list[str
 
 
 def fragment(task: Task, chosen: Candidate, weights_sha256: str, about: str) -> str:
-    """The keys of the task that change. about: a line on what they are worth."""
+    """The keys of the task that change. `about` is a line on what they are worth."""
     config, now = chosen.trial.prompt.config, task.config
     assert isinstance(now, ClassifyTask)
     lines = [f"# {about}", f"# Put these keys into [tasks.{task.name}], instead of those with the same names."]

@@ -138,7 +138,7 @@ class Search:
         return found
 
     def most_accurate(self) -> Candidate | None:
-        """The fast candidate that is right most often, if more often than the chosen one on the same rows."""
+        """The fast candidate that is right most often, if this is more often than the chosen one on the same rows."""
         fast = [candidate for candidate in self.tried if self.is_fast_enough(candidate.trial.prompt)]
         best = max(fast, key=lambda candidate: accuracy_gain(candidate, self.chosen)[0])
         return best if accuracy_gain(best, self.chosen)[0] > 0 else None
@@ -153,11 +153,11 @@ class Search:
         return trial is not None and trial.slowdown <= 1 + self.max_slower / 100
 
     def accuracy_before(self, candidate: Candidate) -> float:
-        """That of the reference on the same rows."""
+        """The reference's accuracy on the same rows."""
         return _accuracy_on(candidate.rows, self.reference)
 
     def accuracy_of_chosen(self, candidate: Candidate) -> float:
-        """That of the chosen one on those of these rows that it does not show."""
+        """The chosen one's accuracy on those of these rows that it does not show."""
         return _accuracy_on(candidate.rows & self.chosen.rows, self.chosen)
 
     def ms(self, candidate: Candidate) -> float:
@@ -188,7 +188,7 @@ class Search:
 
     @property
     def _base_ms(self) -> float:
-        """Of a request as configured."""
+        """The time of a request as configured."""
         return statistics.median(base for trial in self._trials.values() for base, _ in trial.pairs_ms)
 
     def _affordable_rows(self) -> int:

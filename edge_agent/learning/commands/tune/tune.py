@@ -79,7 +79,7 @@ def tune(options: argparse.Namespace) -> int:
 
 
 def read_labelled(path: Path, task: Task) -> list[TaskRow]:
-    """Rows with different inputs; says how many repeat one. Raises RowsError."""
+    """Rows with different inputs; prints how many rows repeat an input. Raises RowsError."""
     rows, faults = dict[str, TaskRow](), list[str]()
     all_rows = read_rows(path, {task.name: task}, is_labelled=True)
     for row in all_rows:
@@ -93,7 +93,7 @@ def read_labelled(path: Path, task: Task) -> list[TaskRow]:
 
 
 def read_inputs(path: Path) -> list[Any]:
-    """Inputs without labels: rows as those with labels, or one a line, as JSON or text. Raises RowsError."""
+    """Inputs without labels, in rows like those with labels, or one a line as JSON or text. Raises RowsError."""
     if path.suffix.lower() == ".csv":
         return [row["input"] for _, row in read_values(path, is_labelled=False)]
     inputs = []
