@@ -26,12 +26,12 @@ from edge_agent.requests.templates import render
 
 log = logging.getLogger(__name__)
 
-# Where more requests wait for their templates than may wait for the model: one template takes at most 0.5 s.
+# For when more requests wait for their templates than may wait for the model. One template takes at most 0.5 s.
 RENDERING_RETRY_S = 1.0
 
 
 class Admission:
-    """Answers what it does not admit. ask_renderer: as `Renderer.ask`."""
+    """Answers what it does not admit. `ask_renderer` is as `Renderer.ask`."""
 
     def __init__(
         self,
@@ -67,26 +67,26 @@ class Admission:
         self.replies.changes.clear()
 
     def on_model_replaced(self, model: Model) -> None:
-        """Answers of the earlier model are no longer repeated, because a request's key includes the weights."""
+        """Takes another model. The earlier one's answers are not repeated, because a request's key has the weights."""
         self._parser.weights_sha256 = model.weights_sha256
         self.answerers.set_model(model)
 
     def release_quarantined(self, fingerprint: str) -> bool:
-        """Lets the input run again. False: no input with this fingerprint is quarantined."""
+        """Lets the input run again. Returns False if no input with this fingerprint is quarantined."""
         self._duplicates.forget_refusals()
         return self.quarantine.release(fingerprint)
 
     def receive(self, message: Message, now: float) -> bool:
         """Takes one message from the data connection. Each request in it is answered, now or later.
 
-        False: it is for no task; the broker may remember subscriptions of an earlier configuration.
+        Returns False if it is for no task, as the broker may remember subscriptions of an earlier configuration.
         """
         requests = self._parser.parse(message)
         for request in requests:
             if message.qos and request.refusal is None:
                 row = self._store.accept(message, request.task_name, moment(message.received_at))
                 request.origin = self._delivery.origin_of_row(row)
-            elif message.qos:  # it may be large, and is not written: it is answered before the next commit
+            elif message.qos:  # It may be large, and is not written, because it is answered before the next commit.
                 request.origin = self._delivery.origin_of_row(self._store.new_row())
             with self.replies.reply_on_exception(request, now):
                 self._admit(request, now)
@@ -105,13 +105,13 @@ class Admission:
             self._admit(request, now)
 
     def recover(self, now: Moment) -> None:
-        """Takes over from earlier processes: their replies are repeated, their requests are run."""
+        """Takes over from earlier processes: their replies are repeated, and their requests are run."""
         self.quarantine.restore()
         self._duplicates.restore(now)
         for stored in self._store.unanswered(now):
             try:
                 request = self._parser.parse_stored(stored)
-            except Exception:  # it would fail again at each start, and keep the board off the bus
+            except Exception:  # It would fail again at each start, and keep the board off the bus.
                 log.exception("a stored request cannot be read row=%s", stored.row)
                 self._store.drop(stored.row)
                 continue
@@ -170,7 +170,7 @@ class Admission:
         self.replies.end_without_answer(last, error, now)
 
     def _supersede_rendering(self, newer: Request, now: float) -> None:
-        """Ends older readings of its source: once rendered, they would supersede it."""
+        """Ends older readings of its source, which would supersede it once they are rendered."""
         if newer.source is None:
             return
         for request in [request for request in self.rendering if request.source == newer.source]:
@@ -196,7 +196,7 @@ class Admission:
         self.quarantine.check(request.engine_request)
         leaving: list[tuple[Request, Error]] = []
         if is_recovered or request.origin.is_repeated:
-            # Its caller may have the beginning of a stream already: pieces are not stored.
+            # Its caller may already have the beginning of a stream, because pieces are not stored.
             request.engine_request = replace(request.engine_request, stream=False)
         if is_recovered:
             self._queue.put(request)

@@ -34,12 +34,12 @@ def route_to(request: Request, answerer: str) -> None:
     request.answerer = answerer
     if request.engine_request is not None:
         student = None if answerer == LARGE else answerer
-        if request.engine_request.student != student:  # most requests are the large model's already
+        if request.engine_request.student != student:  # Most requests are the large model's already.
             request.engine_request = replace(request.engine_request, student=student)
         request.cost_class = cost_class_of(request.engine_request)
 
 
-# Name and document of an event on the bus.
+# The name and the document of an event on the bus.
 AnswererEvent = tuple[str, dict[str, Any]]
 
 
@@ -67,7 +67,7 @@ class Answerers:
     def first(self, request: Request, *, is_large_refused: bool) -> str:
         """Which model to ask first.
 
-        is_large_refused: the large model takes no such request now, so choosing it refuses the request.
+        If `is_large_refused`, the large model takes no such request now, so choosing it refuses the request.
         Raises Refusal(unknown_task) if the task needs a model of its own and the bundle has none.
         """
         assert request.task is not None
@@ -79,7 +79,7 @@ class Answerers:
         return answerer
 
     def next(self, request: Request, last: WorkerAnswer, *, is_large_refused: bool) -> str | None:
-        """Which model to ask after the answer `last`; None accepts that answer. is_large_refused: as for `first`."""
+        """Which model to ask after the answer `last`; None to accept it. `is_large_refused` is as for `first`."""
         return None
 
     def final_answer(self, request: Request, event: Finished, now: float) -> Answer:
@@ -98,7 +98,7 @@ class Answerers:
             log.info("task %s: scores from %s", request.task.name, self.score_maps.source(request.task))
 
     def set_priors(self, priors: Mapping[str, Mapping[str, float]]) -> None:
-        """priors: by the task's definition, the scores that the model gives to inputs without content."""
+        """`priors` has, by the task's definition, the scores that the model gives to inputs without content."""
         self.score_maps.set_priors(priors)
 
     def trial_requests(self, model: Model) -> Iterable[EngineRequest]:
@@ -109,7 +109,7 @@ class Answerers:
         """Takes the answers to these requests; `set_model` follows."""
 
     def set_model(self, model: Model) -> None:
-        """Another model is in force."""
+        """Goes on with another model, which is in force from now on."""
         self._model = model
         self.score_maps.set_model(model)
 
@@ -117,7 +117,7 @@ class Answerers:
         """Applies a reload."""
 
     def tick(self, now: float) -> list[AnswererEvent]:
-        """To be called several times a second. Gives the events since the last call."""
+        """Must be called several times a second. Gives the events since the last call."""
         events, self._recalibrations = self._recalibrations, []
         return events
 
@@ -128,7 +128,7 @@ class Answerers:
         return {"scores_from": self.score_maps.source(task), "scores_reason": self.score_maps.reason_for_source(task)}
 
     def receive_feedback(self, task: str, message: Message, now: float) -> bool:
-        """Takes a caller's feedback on an answer. False: this board takes none."""
+        """Takes a caller's feedback on an answer. Returns False if this board takes none."""
         return False
 
     def export(self, task: str, *, after: int, limit: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Changes:
         self._by_topic: dict[bytes, _Answers] = {}
 
     def record(self, request: Request, document: dict[str, Any], now: float) -> bool:
-        """Records the answer of a reply, and returns whether to publish it. Call it once for each reply."""
+        """Records the answer in a reply, and returns whether to publish it. Call it once for each reply."""
         task = request.reading_of
         if task is None or not request.reports_on_change:
             return True

@@ -21,7 +21,7 @@ class CollapseDetector:
     """Counts the answers of one task."""
 
     def __init__(self, reason: str | None = None) -> None:
-        """reason: as an earlier process left it."""
+        """Takes the reason that an earlier process left."""
         self.reason = reason
         """Why scores are to be divided by the prior, in words; None if they are not."""
         self._answers = self._preferred = self._still_preferred = 0

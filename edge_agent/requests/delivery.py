@@ -1,4 +1,4 @@
-"""Keeps the order: a reply is committed before it is sent, a request is on the disk before it is acknowledged."""
+"""Keeps the order: a reply is committed before it is sent, and a request is on the disk before it is acknowledged."""
 
 import json
 import logging
@@ -50,13 +50,13 @@ class Delivery:
         self.store = store
         self._link = link
         self._topics = topics
-        self._staged: list[_Outgoing] = []  # With the next flush.
+        self._staged: list[_Outgoing] = []  # Sent with the next flush.
         self._sent: dict[int, _Outgoing] = {}  # By the number of the message that is on its way.
         self._postponed: deque[tuple[float, _Outgoing]] = deque()  # Replies to send again, and when.
         # Rows of replies that the broker has, and that are not marked in the store yet.
         self._delivered: list[int] = []
         self._confirm_by = 0.0
-        # Messages to acknowledge: those whose fsync is still to be requested, and those that wait for its generation.
+        # Messages to acknowledge: first those whose fsync is still to be requested, then those waiting for their fsync.
         self._received: list[Received] = []
         self._unacknowledged: deque[tuple[int, Received]] = deque()
         self._generation = 0
@@ -75,15 +75,15 @@ class Delivery:
         return len(self._postponed)
 
     def send_partial(self, publication: Publication) -> None:
-        """A piece of an answer: sent at once, at most once."""
+        """Sends a piece of an answer at once, and at most once."""
         self._link.publish(publication)
 
     def stage_reply(
         self, reply: Reply, *, origin: Origin, task: str, key: bytes | None, is_published: bool = True
     ) -> None:
-        """Stages a terminal reply for the next `flush`. key: the request's, if the reply may be repeated.
+        """Stages a terminal reply for the next `flush`. `key` is the request's, if the reply may be repeated.
 
-        is_published: if false, nothing is sent, and the same commit settles the request.
+        Unless `is_published`, nothing is sent, and the same commit settles the request.
         """
         if origin.row is not None:
             self.store.store_reply(origin.row, task, reply, key, moment(time.monotonic()))
@@ -93,7 +93,7 @@ class Delivery:
             self._staged.append(_Outgoing(origin, reply))
 
     def acknowledge_when_stored(self, received: Received) -> None:
-        """The message is dealt with, and is acknowledged when that is on the disk."""
+        """Acknowledges a message that was dealt with, once that is on the disk."""
         self._received.append(received)
 
     def flush(self, now: float) -> None:
@@ -122,13 +122,13 @@ class Delivery:
         for outgoing in staged:
             publication = _publication(outgoing.reply)
             for whole in self._whole_replies(outgoing):
-                # PUBACKs come in order: a broker that has confirmed the reply has taken these.
+                # PUBACKs come in order, so a broker that has confirmed the reply has taken these.
                 self._link.publish(whole)
             if not self._link.outbox.can_send(publication):
                 self._send_fallback(outgoing, is_too_large=True)
             elif (number := self._link.publish(publication)) is not None:
                 self._sent[number] = outgoing
-            elif not outgoing.origin.give_back():  # dropped and logged by the outbox
+            elif not outgoing.origin.give_back():  # The outbox has dropped and logged it.
                 outgoing.origin.settle()
 
     def _whole_replies(self, outgoing: _Outgoing) -> Iterator[Publication]:
@@ -158,7 +158,7 @@ class Delivery:
             self._send_fallback(outgoing, is_too_large=result is PublishResult.UNSENDABLE)
 
     def _send_fallback(self, outgoing: _Outgoing, *, is_too_large: bool) -> None:
-        """A short failure takes the place of a reply that is too large; any other goes to the topic of its task."""
+        """Sends a short failure instead of a reply that is too large; any other goes to the topic of its task."""
         reply, origin, document = outgoing.reply, outgoing.origin, json.loads(outgoing.reply.document)
         topics = self._topics_of(origin)
         task = document["task"]
@@ -179,12 +179,12 @@ class Delivery:
             received.link.acknowledge(received)
 
     def on_synced(self, event: Synced) -> None:
-        """An fsync has ended. After a fault everything is in memory, and is acknowledged too."""
+        """Acknowledges what an fsync has brought to the disk; after a fault, all, though it is only in memory."""
         self.store.on_synced(event)
         self._acknowledge(event.generation)
 
     def stop(self, timeout_s: float) -> None:
-        """Flushes, waits for the disk, acknowledges what is on it."""
+        """Flushes, waits for the disk, and acknowledges what is on it."""
         self.flush(time.monotonic())
         generation = self.store.stop(timeout_s)
         self._acknowledge(self._generation if generation is None else generation)

@@ -1,4 +1,4 @@
-"""The second half of a request's life, after its admission: run and answered. Belongs to the agent's thread alone."""
+"""The second half of a request's life: admitted, it is run and answered. Belongs to the agent's thread alone."""
 
 import logging
 from collections.abc import Callable
@@ -42,8 +42,8 @@ MAX_ATTEMPTS = 2
 class Dispatcher:
     """Owns the requests that wait and run.
 
-    delivery: stores and sends. send: gives a command to the worker. ask_renderer: as `Renderer.ask`. None blocks.
-    answerers: who may answer a request. weights_sha256: identifies the model in force.
+    `delivery` stores and sends, `send` gives a command to the worker, and `ask_renderer` is as `Renderer.ask`; none of
+    them blocks. `answerers` says who may answer a request. `weights_sha256` identifies the model in force.
     """
 
     def __init__(
@@ -96,7 +96,8 @@ class Dispatcher:
     def spare_slots(self) -> int:
         """How many shared requests this board can run at once, besides its own.
 
-        0 while the agent drains, is paused or refuses requests to protect the board: other boards can answer then.
+        It is 0 while the agent drains, is paused or refuses requests to protect the board; other boards can answer
+        then.
         """
         if self.admission.is_draining or self.is_paused or self.slots.limits.lowest_priority is not None:
             return 0
@@ -128,7 +129,7 @@ class Dispatcher:
             self.slots.active[request.number] = request
 
     def _limited(self, engine_request: EngineRequest) -> EngineRequest:
-        """Text may be shorter than asked for; an object that is cut off would be worthless."""
+        """Limits text, which may be shorter than asked for, but no object: one that is cut off would be worthless."""
         limit = self.slots.limits.max_tokens
         if limit is None or engine_request.max_tokens <= limit or not isinstance(engine_request.plan, TextPlan):
             return engine_request
@@ -144,7 +145,7 @@ class Dispatcher:
             self.replies.send_partial(request, event.delta)
 
     def on_worker_answer(self, event: WorkerAnswer, now: float) -> None:
-        """The worker is done with a request: its slot is free, and the caller gets the answer."""
+        """Frees the slot of a request that the worker is done with, and gives the caller the answer."""
         request = self.slots.active.pop(event.id, None)
         if request is not None:
             if isinstance(event, Finished):
@@ -171,12 +172,12 @@ class Dispatcher:
             request.earlier_engine_time_s += event.engine_time_s
         request.attempts = 0
         route_to(request, answerer)
-        # As if the request came now.
+        # It goes on as if the request came now.
         for other, error in self._queue.admit(request, self.slots.engine_load(now, answerer), now):
             self.replies.end_without_answer(other, error, now)
 
     def _answer(self, request: Request, event: WorkerAnswer, now: float) -> None:
-        if request.deadline_at <= now:  # before `expire_overdue` saw it
+        if request.deadline_at <= now:  # `expire_overdue` has not seen it yet.
             self.replies.end_without_answer(request, _deadline_passed(request), now)
         elif not isinstance(event, Finished):
             self.replies.end_without_answer(request, failure_of(event), now)
@@ -221,9 +222,9 @@ class Dispatcher:
         reply_topic: str | None = None,
         gives_back: bool = False,
     ) -> int:
-        """Cancels what waits and runs, with this id and to this reply topic; None = any. Returns how many requests.
+        """Cancels what waits and runs, with this id and to this reply topic (None for any). Returns how many requests.
 
-        gives_back: requests of the pool are left to other boards instead.
+        With `gives_back`, requests of the pool are left to other boards instead.
         """
 
         def is_meant(request: Request) -> bool:
@@ -240,7 +241,7 @@ class Dispatcher:
         return len(waiting) + len(running)
 
     def on_worker_ready(self, model: Model, ready: Ready, now: float) -> None:
-        """A worker answers with this model: it gets the requests that wait."""
+        """Gives the requests that wait to a worker that answers with this model."""
         self.slots.on_worker_ready(model, ready)
         for request in (*self.admission.rendering, *self._queue.waiting):
             # Another bundle may have other students.
@@ -250,16 +251,16 @@ class Dispatcher:
         self.fill_slots(now)
 
     def on_worker_lost(self, reason: str, now: float, *, ready_at: float | None = None) -> None:
-        """There is no worker. The requests that ran are run once more by the next one, and then given up.
+        """Has the requests that ran run once more by the next worker; after that, they are given up.
 
-        ready_at: when the next one will be ready, None = unknown. Newcomers with an earlier deadline are refused.
+        `ready_at` is when that one will be ready, None if unknown. Newcomers with an earlier deadline are refused.
         """
         for request in self.slots.on_worker_lost(ready_at):
             assert request.engine_request is not None
             if request.is_answered:
                 continue
             if request.attempts < MAX_ATTEMPTS:
-                if request.partials:  # its caller has the beginning already
+                if request.partials:  # Its caller already has the beginning.
                     request.engine_request = replace(request.engine_request, stream=False)
                 self._queue.put(request)
             else:
@@ -268,21 +269,21 @@ class Dispatcher:
                 self.replies.end_without_answer(request, error, now)
 
     def on_model_replaced(self, model: Model) -> None:
-        """A worker of another model takes over; nothing runs. What the other one answered is not repeated."""
+        """Has a worker of another model take over while nothing runs. The earlier model's answers are not repeated."""
         self.admission.on_model_replaced(model)
         self.replies.odd_inputs.clear()
         self._forecast.clear()
         self.is_paused = False
 
     def give_up(self, reason: str, now: float) -> None:
-        """There will be no worker: every request, waiting or new, is answered with this reason."""
+        """Answers every request, waiting or new, with this reason, because there will be no worker."""
         self.admission.gave_up_because = reason
         error = Error(code=Code.ENGINE_LOST, message=reason)
         for request in self._remove_waiting(lambda _: True):
             self.replies.end_without_answer(request, error, now)
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
-        """New tasks and limits; requests that wait or run keep what they came with."""
+        """Takes new tasks and limits; requests that wait or run keep what they came with."""
         self._tasks = tasks
         self.admission.reconfigure(config, tasks)
         self._queue.reconfigure(config)
@@ -302,7 +303,7 @@ class Dispatcher:
         ]
 
     def as_health(self, now: float) -> dict[str, Any]:
-        """Times are milliseconds; what nothing was measured of is null."""
+        """Times are in milliseconds; figures that were not measured are null."""
         replies, ended = self.replies, self.replies.ended
         return {
             "queue": {

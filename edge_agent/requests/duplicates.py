@@ -49,7 +49,7 @@ class Duplicates:
         self._forget_old(now.monotonic_s)
 
     def find(self, request: Request, now: float) -> Request | bytes | None:
-        """The open request, or the reply, that answers this one too; None = it has to run.
+        """The open request, or the reply, that answers this one too; None if this one has to run.
 
         `ok` and `invalid` answer every equal request; any other end answers only a redelivery of the same message.
         """
@@ -64,14 +64,14 @@ class Duplicates:
         return ended.reply if ended.row is None else self._store.recall(ended.row)
 
     def begin(self, request: Request) -> None:
-        """The request waits or runs from now on."""
+        """Notes that the request waits or runs from now on."""
         self._forget(request.key)
         self._open[request.key] = request
 
     def end(self, request: Request, status: Status, reply: bytes, now: float) -> bool:
-        """Remembers the reply, in memory only where the request has no row. False: it is not repeated."""
+        """Remembers the reply, in memory only where the request has no row. Returns whether it will be repeated."""
         if self._open.get(request.key, request) is not request:
-            return False  # an equal request waits or runs: its reply is the one to repeat
+            return False  # An equal request waits or runs, and its reply is the one to repeat.
         self._open.pop(request.key, None)
         self._forget(request.key)
         size = len(reply) + len(request.correlation or b"") + _ENTRY_BYTES
@@ -82,7 +82,7 @@ class Duplicates:
         return True
 
     def forget_open(self, request: Request) -> None:
-        """The request does not wait or run here any more, and has no reply."""
+        """Forgets a request that no longer waits or runs here, and has no reply."""
         if self._open.get(request.key) is request:
             del self._open[request.key]
 
@@ -90,7 +90,7 @@ class Duplicates:
         self._window_s = window_s
 
     def forget_refusals(self) -> None:
-        """Drops `invalid` replies: the requests may be valid now."""
+        """Drops `invalid` replies, because the requests may be valid now."""
         for key in [key for key, ended in self._ended.items() if ended.status is Status.INVALID]:
             self._forget(key)
 

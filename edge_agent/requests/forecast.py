@@ -39,7 +39,7 @@ class Estimate:
 
     def time_to_answer_s(self, ahead: int, work_s: float, slots: int) -> float:
         """How long until a request is answered that has `ahead` others before it, which need work_s of engine time."""
-        if not ahead:  # no margin: an idle engine may try what will probably be in time
+        if not ahead:  # There is no margin, because an idle engine may try what will probably be in time.
             return self.engine_time_s
         run_s = self.run_s + DEVIATIONS * self.deviation_s
         return run_s if ahead < slots else run_s + CAUTION * work_s
@@ -55,11 +55,11 @@ class Forecast:
         self._estimates: dict[CostClass | str, Estimate] = {}
 
     def clear(self) -> None:
-        """Another model answers from now on: what was measured says nothing about it."""
+        """Forgets what was measured, which says nothing about the model that answers from now on."""
         self._estimates.clear()
 
     def record_run(self, cost_class: CostClass, *, engine_time_s: float, run_s: float, now: float) -> None:
-        """A run has ended. It replaces a figure that is no longer trusted."""
+        """Records a run that has ended. It replaces a figure that is no longer trusted."""
         for key in (cost_class, cost_class[0]):
             estimate = self._estimates.get(key)
             if estimate is None or now >= estimate.trusted_until:
@@ -72,9 +72,10 @@ class Forecast:
             estimate.extend_trust(now)
 
     def record_cut_off(self, cost_class: CostClass, *, run_s: float, at_once: int, now: float) -> None:
-        """A request was stopped after run_s, so it takes longer than that. at_once: the requests that ran with it.
+        """Records that a request was stopped after `run_s`, so it takes longer than that.
 
-        Without this, requests that never make their deadline would never be measured, and be admitted forever.
+        `at_once` is how many requests ran then, including this one. Without this record, requests that never make their
+        deadline would never be measured, and be admitted forever.
         """
         known, least_s = self.estimate_for(cost_class), CUT_OFF_FACTOR * run_s
         if known is None or known.run_s < least_s:
@@ -83,10 +84,10 @@ class Forecast:
             known.extend_trust(now)
 
     def estimate_for(self, cost_class: CostClass) -> Estimate | None:
-        """By what was measured of the class, else of its task; None = unknown."""
+        """By what was measured of the class, else of its task; None if unknown."""
         return self._estimates.get(cost_class) or self._estimates.get(cost_class[0])
 
     def engine_time_s(self, cost_class: CostClass) -> float:
-        """The engine's time for a request of this class; 0 = unknown."""
+        """The engine's time for a request of this class; 0 if unknown."""
         estimate = self.estimate_for(cost_class)
         return estimate.engine_time_s if estimate else 0.0

@@ -8,7 +8,7 @@ from edge_agent.core.topics import TaskTopics
 
 
 class Origin:
-    """As it is, the origin of a message at QoS 0, of which nothing is kept. A request is settled or given back once."""
+    """This class itself is for messages at QoS 0, of which nothing is kept. A request is settled or given back once."""
 
     row: int | None = None  # The row of the store that holds it, if there is one.
 
@@ -18,10 +18,10 @@ class Origin:
         return False
 
     def settle(self) -> None:
-        """Its reply has reached the broker, or it needs none: it does not come again."""
+        """Called when its reply has reached the broker, or it needs none; it does not come again."""
 
     def give_back(self) -> bool:
-        """Lets another board answer it. False means that none can, so this one has to."""
+        """Lets another board answer it. Returns False if none can, so that this one has to."""
         return False
 
 
@@ -29,7 +29,7 @@ class StoreRow(Origin):
     """A message at QoS 1, which is in the store until its reply is delivered."""
 
     def __init__(self, row: int, delivered: list[int]) -> None:
-        """delivered: collects the rows of settled requests, which are then marked together."""
+        """`delivered` collects the rows of settled requests, which are then marked together."""
         self.row = row
         self._delivered = delivered
 

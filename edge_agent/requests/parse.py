@@ -1,4 +1,4 @@
-"""A message from the data connection -> the requests in it, or why they are refused."""
+"""Turns a message from the data connection into the requests in it, or says why they are refused."""
 
 import hashlib
 import re
@@ -20,12 +20,12 @@ from edge_agent.requests.tasks import Task
 from edge_agent.requests.templates import names_topic
 from edge_agent.store.store import StoredRequest
 
-# A refused envelope is still read for `id` and `reply_to`, up to this size: longer ones cost too much time.
+# A refused envelope is still read for `id` and `reply_to`, up to this size, because longer ones cost too much time.
 MAX_SALVAGED_BYTES = 1_000_000
 
 
 class RequestParser:
-    """Reads messages under one configuration. weights_sha256: of the model in force."""
+    """Reads messages under one configuration. `weights_sha256` is that of the model in force."""
 
     def __init__(self, config: Config, tasks: dict[str, Task], weights_sha256: str) -> None:
         self.weights_sha256 = weights_sha256
@@ -101,7 +101,7 @@ class RequestParser:
         return self._request(task, name, reply_topic, message, envelope, topics=topics, refusal=refusal)
 
     def _parse_reading(self, task: Task, values: tuple[str, ...], message: Message) -> Request:
-        # What a wildcard stands for comes from outside: it may be empty, or lead where replies must not go.
+        # What a wildcard stands for comes from outside, so it may be empty, or lead where replies must not go.
         reply_topic = topic_names.fill_publish_pattern(task.config.reply_pattern, values)
         if topic_names.reply_topic_fault(reply_topic):
             reply_topic = self._topics.response(task.name)
@@ -141,9 +141,9 @@ class RequestParser:
         topics: TaskTopics,
         refusal: Error | None,
     ) -> Request:
-        """envelope: as far as it is known; None = the payload was not read, or cannot be.
+        """`envelope` is there as far as it is known; it is None if the payload was not read, or cannot be.
 
-        refusal: None = the request may run, and task and envelope are there.
+        `refusal` is None if the request may run; task and envelope are then there.
         """
         given_id = envelope.id if envelope else None
         # Without a correlation from the client, equal payloads are separate readings, not a repeated request. Only the
@@ -223,7 +223,7 @@ def _measured_at(task: Task, envelope: Envelope) -> tuple[str, float] | None:
 
 
 def _id_of(message: Message) -> str:
-    """For a request without an `id`: its Correlation Data as text, or hex if it is not UTF-8. Else it is made up."""
+    """An id for a request without one: its Correlation Data as text, or hex if not UTF-8, or else a made-up one."""
     if not message.correlation:
         return secrets.token_hex(8)
     try:
@@ -233,7 +233,7 @@ def _id_of(message: Message) -> str:
 
 
 def _salvage(message: Message) -> Envelope | None:
-    """The `id` and `reply_to` of an invalid envelope, as far as each is valid itself."""
+    """The `id` and `reply_to` of an invalid envelope, each if it is valid itself."""
     if len(message.payload) > MAX_SALVAGED_BYTES:
         return None
     try:

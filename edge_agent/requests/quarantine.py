@@ -15,7 +15,7 @@ MAX_QUARANTINED = 100
 
 
 class Quarantine:
-    """Kept in the store, too: later processes do not run these inputs either."""
+    """Kept in the store, too, so that later processes do not run these inputs either."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -47,7 +47,7 @@ class Quarantine:
             self.release(next(iter(self._entries)))
 
     def release(self, digest: str) -> bool:
-        """False: no input with this fingerprint is held."""
+        """Returns whether an input with this fingerprint was held."""
         if self._entries.pop(digest, None) is None:
             return False
         self._store.remove_quarantined(digest)

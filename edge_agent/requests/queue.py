@@ -24,7 +24,7 @@ _ORDER = attrgetter("order")
 
 
 class RateLimiter:
-    """Token buckets: how many requests a minute a task answers, or a reply topic gets."""
+    """Limits by token buckets how many requests a minute a task answers, or a reply topic gets."""
 
     def __init__(self) -> None:
         # The tokens, and when they were counted; the latest last.
@@ -33,7 +33,7 @@ class RateLimiter:
     def take(self, subject: str, name: str, per_minute: int, now: float) -> None:
         """Counts a request. Raises Refusal if the bucket is empty, with the seconds until it is not, in tenths.
 
-        subject: what is limited, for the caller. name: tells buckets of one subject apart.
+        `subject` tells the caller what is limited, and `name` tells buckets of one subject apart.
         """
         tokens, at = self._buckets.get((subject, name), (per_minute, now))
         tokens = min(per_minute, tokens + (now - at) * per_minute / 60)
@@ -162,7 +162,7 @@ class RequestQueue:
         return _rounded_up(work_s + (engine.loading_s or 0.0) or UNKNOWN_RETRY_S)
 
     def estimated_wait_ms(self, engine: EngineLoad) -> float | None:
-        """How long a request would wait that comes after all that are here; None = unknown."""
+        """How long a request would wait that comes after all that are here; None if unknown."""
         if engine.running + len(self.waiting) < engine.slots:
             return 0.0
         return (engine.work_s + self._work_s(self.waiting)) * 1000 or None if engine.slots else None
@@ -173,13 +173,13 @@ class RequestQueue:
         )
 
     def put(self, request: Request) -> None:
-        """Lets a request wait that was admitted before: it may exceed the capacity."""
+        """Lets a request wait that was admitted before, even beyond the capacity."""
         bisect.insort(self.waiting, request, key=_ORDER)
 
     def take(self, free: Collection[str], *, first_attempts_only: bool) -> Request | None:
-        """The next request to run. free: the models with a slot.
+        """Takes out the next request to run. `free` are the models with a slot.
 
-        first_attempts_only: stops at a request that was running when a worker died, because that one runs alone.
+        `first_attempts_only` stops at a request that was running when a worker died, because that one runs alone.
         """
         for place, request in enumerate(self.waiting if free else ()):
             if first_attempts_only and request.attempts:

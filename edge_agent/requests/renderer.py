@@ -24,7 +24,7 @@ from edge_agent.core.strict_json import compact_json
 from edge_agent.core.wording import how_ended
 from edge_agent.requests.templates import TemplateInputError, compiled, render
 
-if TYPE_CHECKING:  # the process needs little of the agent
+if TYPE_CHECKING:  # The process needs little of the agent.
     from edge_agent.requests.request import Request
 
 # A reading takes 0.05 ms on a PC, and a context of 131072 tokens 0.1 s. Other templates wait meanwhile.
@@ -36,7 +36,7 @@ _ANSWER_S = 15.0
 
 
 class RendererError(Exception):
-    """There was no answer, which is no fault of the input."""
+    """There was no answer, which is not the input's fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,10 @@ AskRenderer = Callable[["Request", str, object], object]
 
 
 class Renderer:
-    """A thread that asks the process and waits for each answer: the agent's thread never waits for a template."""
+    """A thread that asks the process and waits for each answer, so that the agent's thread waits for no template."""
 
     def __init__(self, deliver: Callable[[Rendered], object]) -> None:
-        """deliver: takes what became of each template, on this thread."""
+        """`deliver` takes what became of each template, on this thread."""
         self._deliver = deliver
         # The process, and the agent's end of its input and output.
         self._running: tuple[subprocess.Popen[bytes], socket.socket] | None = None
@@ -70,7 +70,7 @@ class Renderer:
     def start(self, templates: Iterable[str]) -> None:
         """Starts the process if one of these templates needs it, so that no request waits for that."""
         if any(template != DEFAULT_TEMPLATE for template in templates):
-            self._thread.submit(self.connection)  # if this fails, the first request reports why
+            self._thread.submit(self.connection)  # If this fails, the first request reports why.
 
     def ask(self, request: Request, template: str, value: object) -> None:
         """Renders it after those that were asked before, and delivers what became of it.
@@ -80,7 +80,7 @@ class Renderer:
         self._thread.submit(self._render_for, request, template, value)
 
     def stop(self) -> None:
-        """Ends the thread and the process; what was asked and is not there yet is dropped."""
+        """Ends the thread and the process, and drops what was asked but is not there yet."""
         self._thread.shutdown(wait=False, cancel_futures=True)
         self.end_process()
 
@@ -156,7 +156,7 @@ def _serve() -> None:
 
 
 def _answer(template: str, value: object, topic: str | None) -> dict[str, str]:
-    # Once for each template, and not for the input: a large one takes more than the limits.
+    # Once for each template, and not for the input, because a large one takes more than the limits.
     compiled(template)
     try:
         with bounded(cpu_s=_CPU_S, memory_bytes=_MEMORY_BYTES):

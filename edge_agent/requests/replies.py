@@ -1,4 +1,4 @@
-"""How requests end: one reply document for each caller; a repeated request gets it once more."""
+"""How requests end, with one reply document for each caller. A repeated request gets it once more."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ from edge_agent.requests.statistics import WINDOW, ModelAnswers, NotableAnswers,
 
 log = logging.getLogger(__name__)
 
-# How many equal requests may wait for the answers of others, all together: each holds its origin.
+# How many equal requests may wait for the answers of others, all together, because each holds its origin.
 MAX_FOLLOWERS = 1000
 # These refusals say that more is asked than can be answered.
 _OVERLOAD = {Code.QUEUE_FULL, Code.DEADLINE_UNREACHABLE}
@@ -103,7 +103,7 @@ class Replies:
         limits: Iterable[str],
         energy_j: float | None,
     ) -> None:
-        """Ends a request with its answer. limits: those in effect, which may have degraded it."""
+        """Ends a request with its answer. `limits` are those in effect, which may have degraded it."""
         assert request.task is not None
         assert request.engine_request is not None
         event, output = answer.event, answer.output
@@ -183,8 +183,8 @@ class Replies:
             self.end_without_answer(request, Error(code=Code.INTERNAL, message=message), now)
 
     def give_back(self, request: Request) -> bool:
-        """Lets another board answer. False: it cannot, or enough of them had the request."""
-        if request.followers or request.partials:  # these got, or wait for, the answer of this board
+        """Lets another board answer. Returns False if none can, or enough of them had the request."""
+        if request.followers or request.partials:  # These got, or wait for, the answer of this board.
             return False
         if not request.origin.give_back():
             return False
@@ -231,7 +231,7 @@ class Replies:
             document["input"] = request.input
         status, reply = Status(document["status"]), _reply(request, document)
         self.ended[status] += 1
-        # First: it forgets an older reply under this key.
+        # This comes first, because it forgets an older reply under this key.
         is_repeated = self._duplicates.end(request, status, reply.document, now)
         key = request.key if is_repeated else None
         task, should_publish = request.task_name, self.changes.record(request, document, now)
@@ -278,7 +278,7 @@ def _reply(request: Request, document: dict[str, Any]) -> Reply:
     retain = is_retained(request, document)
     if request.error_topic is None:
         return Reply(topic=topic, document=encode(document), correlation=correlation, retain=retain)
-    if output is None or "please_check" in document:  # all callers share the topic of these: it says where they wait
+    if output is None or "please_check" in document:  # These share one topic, so they say where the caller waits.
         document = {**document, "reply_to": topic}
     if output is None:
         if request.no_output is None or is_superseded(document):

@@ -35,7 +35,7 @@ class Request:
     may_be_duplicate: bool  # An earlier request with this key answers this one too.
     is_redelivery: bool
     arrived_at: float
-    topic: str | None = None  # As templates name it: the machine, for a joined reading.
+    topic: str | None = None  # What templates call the topic, which is the machine for a joined reading.
     machine: str | None = None  # The machine of a joined reading.
     wildcards: str | None = None  # What the wildcards of `subscribe` matched in a reading's topic.
     reading_of: TaskConfig | None = None  # The task, if this is a reading; None if a caller asked for the reply.
@@ -51,7 +51,7 @@ class Request:
     deadline: str = ""  # The deadline for the caller's eyes, with its source.
     source: str | None = None  # With `keep = "latest"`, a newer request of the same source replaces one that waits.
     error_topic: str | None = None  # If set, a reply is its output alone, and one without an output goes here, whole.
-    no_output: str | None = None  # With `error_topic`: the text for the reply topic if there is no output.
+    no_output: str | None = None  # With `error_topic`, the text for the reply topic if there is no output.
 
     # Admission.
     number: int = 0  # In order of admission; 0 until then.

@@ -1,4 +1,4 @@
-"""Rows of a file: each an input for a task, as a rule with its right answer."""
+"""Rows of a file. Each is an input for a task, usually with its right answer."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ class TaskRow:
 
     @cached_property
     def answer(self) -> Any:
-        """The right one, as a model gives it."""
+        """The right answer, as a model gives it."""
         return self.task.config.canonical_answer(self.fields["answer"])
 
     @cached_property
@@ -49,7 +49,7 @@ class TaskRow:
 
 
 def read_rows(path: Path, tasks: Mapping[str, Task], *, is_labelled: bool) -> list[TaskRow]:
-    """Lines of `{"task": …, "input": …, "answer": …}`, or CSV; `read_values` says which columns are what.
+    """Reads lines of `{"task": …, "input": …, "answer": …}`, or CSV; `read_values` says what each column is.
 
     `task` may be missing where there is one task besides the built-in one. Labelled rows have an answer that their task
     can give. Other keys are kept in `fields`. Raises RowsError, which names up to _MAX_FAULTS faults, each by its first
@@ -73,7 +73,7 @@ def read_rows(path: Path, tasks: Mapping[str, Task], *, is_labelled: bool) -> li
 
 
 def check_required(rows: Iterable[TaskRow]) -> None:
-    """Raises RowsError, which names the rows that a board with a chat model refuses: a `required` field is missing."""
+    """Raises RowsError naming the rows that a board with a chat model refuses because a `required` field is missing."""
     faults = []
     for row in rows:
         try:

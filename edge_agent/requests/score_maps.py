@@ -20,7 +20,7 @@ class ScoreMaps:
     """
 
     def __init__(self, model: Model, board: str, store: Store | None = None) -> None:
-        """board: `<site>/<device>`, for which a bundle may hold maps of its own. store: keeps what was detected."""
+        """`board` is `<site>/<device>`, for which a bundle may hold its own maps. `store` keeps what was detected."""
         self._board, self._store = board, store
         self.set_model(model)
 
@@ -69,7 +69,7 @@ class ScoreMaps:
             return None
         try:
             return score_map_for(entry, self._board, task.config.labels)
-        except ValueError:  # whoever wrote the file took other labels
+        except ValueError:  # Whoever wrote the file took other labels.
             return None
 
     def _candidates(self, task: Task) -> Iterator[tuple[str, ScoreMap | None]]:
@@ -86,15 +86,15 @@ class ScoreMaps:
         return self._detector(task).reason if config.measures_prior else None
 
     def in_force(self, task: Task) -> ScoreMap | None:
-        """Without one, callers get the model's own scores."""
+        """The map in force. Without one, callers get the model's own scores."""
         return next((score_map for _, score_map in self._candidates(task) if score_map is not None), None)
 
     def source(self, task: Task) -> str:
-        """For `info`: where the scores that callers get come from."""
+        """Where the scores that callers get come from, for `info`."""
         return next((name for name, score_map in self._candidates(task) if score_map is not None), "model")
 
     def reason_for_source(self, task: Task) -> str:
-        """For `info`: why the scores come from there."""
+        """Why the scores come from there, for `info`."""
         assert isinstance(task.config, ClassifyTask)
         match self.source(task):
             case "configuration":

@@ -11,7 +11,7 @@ from edge_agent.requests.request import LARGE, Request
 
 
 class Slots:
-    """limits: of the governor; they hold for what is admitted, started and answered from now on."""
+    """`limits` are the governor's; they hold for what is admitted, started and answered from now on."""
 
     def __init__(self, forecast: Forecast) -> None:
         self.active: dict[int, Request] = {}
@@ -22,12 +22,12 @@ class Slots:
         self._ready_at: float | None = None  # When there will be a worker, if that is known.
 
     def on_worker_ready(self, model: Model, ready: Ready) -> None:
-        """A worker answers with this model."""
+        """Opens the slots of a worker that answers with this model."""
         self.model = model
         self._slots_by_model = {LARGE: ready.max_active, **{student.name: STUDENT_SLOTS for student in model.students}}
 
     def on_worker_lost(self, ready_at: float | None) -> list[Request]:
-        """There is no worker until then. Returns the requests that ran."""
+        """Closes the slots until `ready_at`, if that is known. Returns the requests that ran."""
         self._slots_by_model, self._ready_at = {}, ready_at
         lost, self.active = self.active, {}
         return list(lost.values())

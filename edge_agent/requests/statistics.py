@@ -8,12 +8,12 @@ from typing import Any
 
 from edge_agent.core.pipe import Finished
 
-# Answers that percentiles are taken of.
+# How many answers percentiles are taken of.
 WINDOW = 512
 # Inputs of a task among which odd ones are counted, and how many of them there have to be.
 ODD_WINDOW, MIN_ODD_WINDOW = 200, 100
-# Many are odd if they are more than in training by so many standard errors. By simulation at most 4 in 100,000 windows
-# are by chance. Where training did not count them, if they are this share.
+# Many are odd if they are more than in training by this many standard errors. By simulation, this happens by chance in
+# at most 4 of 100,000 windows. Where training did not count them, many are odd if they are this share.
 _STANDARD_ERRORS, _MANY_ODD = 4.0, 0.15
 # The share of notable answers that a task allows counts as if so many rows had shown it, because it is an estimate.
 _ALLOWED_ROWS = 1000
@@ -23,7 +23,7 @@ _ALLOWED_ROWS = 1000
 class OddShare:
     task: str
     share: float  # Of the newest inputs.
-    field: str | None  # The field that is odd most often; None if no field is, each by itself.
+    field: str | None  # The field that is odd most often; None if no field is odd by itself.
     expected: float | None
     """The share of rows that training held out, or that the task allows; None if it is not known."""
     is_high: bool
@@ -76,13 +76,13 @@ class OddInputs:
         self._newest[task].append(() if is_notable else None)
 
     def clear(self) -> None:
-        """Another model is in force."""
+        """Forgets all, because another model is in force."""
         self._newest.clear()
 
     def shares(self, held_out: Mapping[str, tuple[int, int]]) -> list[OddShare]:
-        """Of the tasks that have enough inputs, the worst first; of none with a general model.
+        """Those of the tasks that have enough inputs, the worst first; none with a general model.
 
-        held_out: Model.held_out_odd.
+        `held_out` is Model.held_out_odd.
         """
         shares = []
         for task, newest in self._newest.items():
@@ -102,7 +102,7 @@ class OddInputs:
 
 
 def _are_more(*, odd: int, inputs: int, held_out: tuple[float, int]) -> bool:
-    """Compares the shares as Agresti and Caffo do: an odd and an ordinary one more on each side, for small samples."""
+    """Compares the shares as Agresti and Caffo do for small samples, with an odd and an ordinary input more in each."""
     counts = ((odd + 1, inputs + 2), (held_out[0] + 1, held_out[1] + 2))
     here, there = (count / total for count, total in counts)
     error = math.sqrt(here * (1 - here) / counts[0][1] + there * (1 - there) / counts[1][1])
@@ -110,7 +110,7 @@ def _are_more(*, odd: int, inputs: int, held_out: tuple[float, int]) -> bool:
 
 
 def percentiles(values: Iterable[float], *percents: int) -> dict[str, float | None]:
-    """By name (`p50`)."""
+    """The percentiles by name, such as `p50`."""
     ordered = sorted(values)
     return {f"p{percent}": percentile(ordered, percent) for percent in percents}
 

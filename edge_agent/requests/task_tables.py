@@ -1,4 +1,4 @@
-"""The `[tasks.NAME]` tables of a configuration file: schema files are read, templates and schemas are checked."""
+"""Reads the schema files of a configuration file's `[tasks.NAME]` tables, and checks templates and schemas."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -42,7 +42,7 @@ def load_task_configs(path: Path) -> dict[str, TaskConfig]:
 
 
 def prepare_tasks(raw: dict[str, Any], folder: Path) -> list[str]:
-    """Completes the task tables in place: the built-in task gets its kind, schema files are read from `folder`.
+    """Completes the task tables in place: gives the built-in task its kind, and reads schema files from `folder`.
 
     Returns those of their faults that the types of core/config cannot express.
     """
@@ -60,7 +60,7 @@ def prepare_tasks(raw: dict[str, Any], folder: Path) -> list[str]:
 
 
 def example_faults(tasks: Mapping[str, TaskConfig]) -> Iterator[str]:
-    """What is wrong with examples: an input that the template does not take, an answer that the task never gives."""
+    """What is wrong with examples, such as an input that the template does not take or an answer never given."""
     for name, config in tasks.items():
         for number, example in enumerate(config.examples):
             key = field_name(("tasks", name, "examples", number))
@@ -82,7 +82,7 @@ def table_value_faults(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def kind_of(table: Mapping[str, Any]) -> type[TaskBase] | None:
-    """The kind that a raw table names; None = none that exists."""
+    """The kind that a raw table names; None if there is no such kind."""
     return KINDS.get(str(table.get("kind")))
 
 
@@ -96,7 +96,7 @@ def _load_named_files(table: dict[str, Any], folder: Path) -> Iterator[tuple[str
         rule = "should be a table, or the name of a JSON file with an object"
         try:
             path = folder / Path(name).expanduser()
-            if path.exists() and not path.is_file():  # a pipe would never end
+            if path.exists() and not path.is_file():  # A pipe would never end.
                 raise ConfigError(path, ["is not a file"])
             content = read_json(path)
         except ConfigError as error:

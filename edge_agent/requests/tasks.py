@@ -1,4 +1,4 @@
-"""A task: what its requests ask the model, and what its answers look like."""
+"""What a task's requests ask the model, and what its answers look like."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Task:
 
     @cached_property
     def template_sha256(self) -> str | None:
-        """Of its template, in hex; None for the default one."""
+        """The template's hash in hex; None for the default one."""
         return template_sha256(self.config.template)
 
     @cached_property
@@ -188,7 +188,7 @@ class Task:
         return None if self.config.refuses(event) else self.config.output_of(event)
 
     def describe(self) -> dict[str, Any]:
-        """For `info`: what a caller needs to know of this task."""
+        """What a caller needs to know about this task, for `info`."""
         return self.config.model_dump(mode="json", by_alias=True, include=set(self.config.info_fields))
 
 

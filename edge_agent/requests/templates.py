@@ -1,6 +1,6 @@
 """A task's user message: Jinja in the sandbox over `input` and `topic`.
 
-A caller's input decides how much a template computes: the agent renders in a process with limits (renderer.py).
+A caller's input decides how much a template computes, so the agent renders in a process with limits (renderer.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jinja2.utils import missing
 from edge_agent.core.strict_json import compact_json
 from edge_agent.core.wording import printable, shown
 
-# A text larger than any context.
+# No context is larger than such a text.
 MAX_CHARACTERS = 4_000_000
 _MAX_REASON = 300
 _VARIABLES = ("input", "topic")
@@ -33,7 +33,7 @@ class TemplateInputError(Exception):
 
 
 def _as_text(value: Any) -> Any:
-    """A value of the input as it is printed: text as it is, everything else as JSON (`true`, not `True`)."""
+    """A value of the input as it is printed, which is as it is for text, otherwise as JSON (`true`, not `True`)."""
     if callable(value) and not isinstance(value, jinja2.Undefined):
         # `input.items` of a reading without this key is the method of dict.
         name = getattr(value, "__name__", "this value")
@@ -89,7 +89,7 @@ def names_topic(template: str) -> bool:
 
 
 def constant_prefix(template: str) -> str:
-    """The text before the first thing that depends on the message: the same in every rendering."""
+    """The text before the first thing that depends on the message, which is the same in every rendering."""
     prefix = ""
     for node in _ENVIRONMENT.parse(template).body:
         if not isinstance(node, nodes.Output):
@@ -104,19 +104,19 @@ def constant_prefix(template: str) -> str:
 def render(template: str, value: object, topic: str | None = None) -> str:
     """The user message for an input (text, object or list as parsed from JSON). Raises TemplateInputError.
 
-    topic: None if the input did not come in a message.
+    `topic` is None if the input did not come in a message.
     """
     variables = {"input": value} if topic is None else {"input": value, "topic": topic}
     try:
         text = compiled(template).render(variables)
         if len(text) > MAX_CHARACTERS:
             raise TypeError(f"it produces more than {MAX_CHARACTERS} characters")
-        text.encode()  # half of a surrogate pair, as `"%c" % 0xd800` makes one, is no text
+        text.encode()  # Half of a surrogate pair, which `"%c" % 0xd800` makes, is no text.
     except jinja2.UndefinedError as error:
         raise TemplateInputError(_reason(error)) from error
     except MemoryError:
         raise
-    except Exception as error:  # of anything that the template calls
+    except Exception as error:  # From anything that the template calls.
         raise TemplateInputError.misfit(_reason(error)) from error
     return text
 
