@@ -69,7 +69,7 @@ class Agent:
     """The daemon. `run` returns its exit code: 0 stopped, 1 failed."""
 
     def __init__(self, config: Config, config_path: Path, model: Model, model_fault: str | None = None) -> None:
-        """model_fault: why no model can be used; `model` is then a placeholder."""
+        """`model_fault` says why no model can be used; `model` is then a placeholder."""
         tasks = with_built_in(config.tasks)
         self._inbox = Inbox()
         self._presence = Presence(config.topics)
@@ -252,7 +252,7 @@ class Agent:
             if is_control and self._status.receive(message, now):
                 return
             if message.is_retained:
-                # A retained request or command comes again at every reconnect: it is old by definition.
+                # A retained request or command comes again at every reconnect, so it is old by definition.
                 is_ignored = True
                 log.info("retained message dropped topic=%r", cut(message.topic))
             elif is_control:
@@ -313,7 +313,7 @@ class Agent:
         self._commands.on_switch_ended(end)
 
     def _prepare_worker(self, ready: pipe.Ready, now: float, *, was_asked: bool) -> None:
-        """A new worker can answer. was_asked: a switch has just asked its canaries."""
+        """Prepares a new worker that can answer. `was_asked` is true if a switch has just asked it the canaries."""
         self._model_retry.stop()
         self._model_fault = self._dispatcher.admission.gave_up_because = None
         self._status.alarms.set_model_fault(None)
@@ -323,7 +323,7 @@ class Agent:
         self._supervisor.send(self._governor.limits.for_worker())
 
     def _put_into_service(self, now: float) -> None:
-        """A new worker answers requests from now on, unless promises of its answers are still to be judged."""
+        """Lets a new worker answer requests from now on, unless promises about its answers are still to be judged."""
         ready, model = self._supervisor.ready, self._supervisor.model
         if ready is None or not self._dispatcher.admission.answerers.is_judged:
             return
@@ -356,7 +356,7 @@ class Agent:
         self._status.alarms.set_model_fault(fault if path in fault else f"{path}: {fault}")
         self._dispatcher.give_up(f"the model cannot be loaded: {fault}", now)
         self._status.publish_state(State.OFFLINE, f"model-load-failed: {fault}")
-        # The service has started: ending it would only hide what is wrong.
+        # The service has started, and ending it would only hide what is wrong.
         notify("READY=1")
 
     def _try_model_again(self, now: float) -> None:
@@ -385,7 +385,7 @@ class Agent:
             self._status.publish_state(State.OFFLINE, f"model-load-failed: {how}; the worker is started again")
 
     def _tick(self, now: float) -> None:
-        """What is due by time, in every part."""
+        """Does what is due by now, in every part."""
         self._handle_signals(now)
         self._store.maintain()
         if self._feed is not None:
@@ -495,7 +495,7 @@ class Agent:
         self._connections.data.stop(GOODBYE_S)
         self._delivery.close()
         if self._pool is not None:
-            # Last: it acknowledges the claims whose replies have left.
+            # This comes last because it acknowledges the claims whose replies have left.
             self._pool.stop(GOODBYE_S)
         if self._exit_code == 0:
             self._status.publish_stopped()
@@ -515,7 +515,7 @@ def _feed(config: Config, connections: Connections) -> Feed | None:
 
 
 def _pool_link(config: Config, deliver: Callable[[SharedRequest], object]) -> PoolLink | None:
-    """None = the board is in no pool, and pays for none."""
+    """None if the board is in no pool; then pika is not even imported."""
     if config.pool is None:
         return None
     from edge_agent.pool.link import PoolLink  # noqa: PLC0415 - pika is an extra

@@ -741,7 +741,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _say_new_name(words: str) -> None:
-    """Not where a script may read standard error."""
+    """Says it, unless a script may be reading standard error."""
     if sys.stderr.isatty():
         print(f"this is now called `edge-agent {words}`", file=sys.stderr)
 

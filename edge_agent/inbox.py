@@ -19,17 +19,17 @@ InboxEvent = LinkEvent | SharedRequest | FromWorker | Rendered | BoardReading | 
 
 
 class Inbox:
-    """The other threads call `deliver`, the agent's thread the rest."""
+    """The other threads call `deliver`, and the agent's thread calls the rest."""
 
     def __init__(self) -> None:
-        # By urgency, then by arrival. The worker's events come before messages: it must not be idle during a flood.
+        # By urgency, then by arrival. The worker's events come before messages, so that it is not idle during a flood.
         self._entries: queue.PriorityQueue[tuple[bool, int, InboxEvent]] = queue.PriorityQueue()
         self._arrivals = itertools.count()
         self._free_places = threading.Semaphore(MAX_MESSAGES)
         self._is_closed = threading.Event()
 
     def deliver(self, event: InboxEvent) -> None:
-        """Waits with a message while MAX_MESSAGES are in the inbox: this slows down the connection that floods it.
+        """Waits with a message while MAX_MESSAGES are in the inbox, to slow down the connection that floods it.
 
         Other events never wait. Their threads may hold a lock that the agent's thread needs.
         """

@@ -38,7 +38,7 @@ from edge_agent.requests.tasks import Task
 from edge_agent.requests.templates import TemplateInputError, render
 
 DEFAULT_PATH = Path("/etc/edge-agent/config.toml")
-# Of AMQP 0.9.1.
+# The limit of AMQP 0.9.1.
 MAX_ROUTING_KEY_BYTES = 255
 # Instead of faulty tables, so that these cause no other fault. There may be no default, or not the one meant.
 _STAND_INS: dict[str, dict[str, Any]] = {
@@ -152,7 +152,7 @@ def _signals_hints(config: Config) -> Iterator[str]:
 
 
 def _score_map_hints(config: Config) -> Iterator[str]:
-    """Maps that are not used. Of a bare .gguf it is not known: it would have to be read in full."""
+    """Maps that are not used. For a bare .gguf this is unknown, because it would have to be read in full."""
     weights = listed_weights(in_force(config))
     for name, table in config.tasks.items():
         task = Task(name, table)
@@ -207,7 +207,7 @@ def _promise_faults(config: Config) -> Iterator[str]:
 def _signals_faults(config: Config, tables: Any) -> Iterator[str]:
     """Tasks that name an unknown table, and tables that would take too much memory.
 
-    tables: those of the document; `config` lacks them if one has faults.
+    `tables` are those of the document; `config` lacks them if one has faults.
     """
     for name, task in config.tasks.items():
         for table in task.signal_tables:
@@ -235,7 +235,7 @@ def _sample_fault(config: Config, name: str, table: str) -> str | None:
 
 
 def _pool_faults(config: Config) -> Iterator[str]:
-    """Topics that AMQP cannot carry: a message with one would cut each board off that gets it."""
+    """Topics that AMQP cannot carry. A message with one would cut off each board that gets it."""
     if config.pool_topics is None:
         return
     length = len(config.pool_topics.request("x" * 64).encode())

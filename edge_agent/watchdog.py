@@ -31,7 +31,7 @@ class Watchdog:
         self._fault: str | None = None
 
     def tick(self, find_fault: Callable[[], str | None], now: float) -> None:
-        """Feeds unless there is a fault, three times as often as systemd expects: one step of the agent may be late."""
+        """Feeds it unless there is a fault, three times as often as systemd expects, as one step may be late."""
         if self._interval_s is None or now < self._feed_at:
             return
         self._feed_at = now + self._interval_s / 3

@@ -22,7 +22,7 @@ GUEST = "guest"
 
 
 class PoolError(Exception):
-    """RabbitMQ cannot be used; the message says why, for each host that was asked. advice: what to do."""
+    """RabbitMQ cannot be used; the message says why, for each host that was asked. `advice` says what to do."""
 
     def __init__(self, message: str, advice: str) -> None:
         super().__init__(message)
@@ -30,7 +30,7 @@ class PoolError(Exception):
 
 
 def connect(config: Config, host: str, *, account: tuple[str, str] | None = None) -> BlockingConnection:
-    """account: user and password, None = those of `[mqtt]`. Raises one of CONNECTION_ERRORS."""
+    """`account` is the user and the password, by default those of `[mqtt]`. Raises one of CONNECTION_ERRORS."""
     mqtt, pool = config.mqtt, config.pool
     assert pool is not None
     # It logs each attempt. Faults are logged or shown here.
@@ -73,7 +73,7 @@ def channel_at_first_host(
 ) -> Iterator[tuple[BlockingChannel, str]]:
     """A channel at the first host that accepts the account, and that host with its port.
 
-    Errors of AMQP become PoolError, also those of the body.
+    Errors of AMQP become PoolError, even those raised in the body.
     """
     refusals: list[str] = []
     advice = ""

@@ -22,7 +22,7 @@ class QueueFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolFacts:
-    """Totals count since the agent's start. None where the figure is unknown."""
+    """Totals count from the agent's start. A figure is None where it is unknown."""
 
     name: str
     connected_s: float | None
@@ -39,7 +39,7 @@ class PoolFacts:
     queue: QueueFigures | None
 
     def as_health(self) -> dict[str, Any]:
-        """`waiting`, `places_of_all` and `dead_letters` are of the whole pool, the rest is this board's."""
+        """`waiting`, `places_of_all` and `dead_letters` are of the whole pool; the rest are this board's."""
         document = asdict(self)
         del document["queue"]
         return document | {

@@ -48,7 +48,7 @@ class PoolLink:
     """Also a part of the status. Public methods are for the agent's thread."""
 
     def __init__(self, config: Config, deliver: Callable[[Claim], object]) -> None:
-        """deliver: takes each claim, on the link's thread."""
+        """`deliver` gets each claim, on the link's thread."""
         assert config.pool is not None
         self._config = config
         self._deliver = deliver
@@ -62,7 +62,7 @@ class PoolLink:
         self._held: dict[int, str] = {}
         self._queue: QueueFigures | None = None
         self._connected_at: float | None = None
-        # Why each host cannot be used: logged once, not at each attempt.
+        # Why each host cannot be used. This is logged once, not at each attempt.
         self._logged_faults: set[tuple[str, str]] = set()
         self._claimed = self._given_back = self._repeated = 0
         # When each of the latest requests was taken, and how long the last one had waited then.
@@ -81,9 +81,9 @@ class PoolLink:
         self._thread.join(timeout_s)
 
     def set_places(self, places: int, *, unable_to_reply_s: float | None = None) -> None:
-        """How many requests of the pool this board may have at once.
+        """Sets how many requests of the pool this board may have at once.
 
-        While it cannot reply it takes none, and after CLAIMS_KEPT_S others get those that it has.
+        While it cannot reply, it takes none, and after CLAIMS_KEPT_S others get those that it has.
         """
         if unable_to_reply_s is None:
             self._wanted_places = places
@@ -132,7 +132,7 @@ class PoolLink:
                 log.exception("the pool's connection failed because of a bug")
             failures += 1
             if self._connected_at is not None:
-                failures = 0  # the first host is tried first again
+                failures = 0  # The first host is tried first again.
             self._connected_at = self._queue = None
             self._consumers, self._held = [], {}
             shortest, longest = BACK_OFF_S
@@ -151,7 +151,7 @@ class PoolLink:
         return amqp.port_of(self._config)
 
     def _serve(self, connection: BlockingConnection, host: str) -> None:
-        """Takes requests until the connection is lost, which raises, or is not wanted any more."""
+        """Takes requests until the connection is no longer wanted. Raises if it is lost."""
         channel = connection.channel()
         channel.basic_qos(prefetch_count=1)  # of each consumer
         channel.add_on_cancel_callback(_raise_queue_gone)
@@ -170,7 +170,7 @@ class PoolLink:
                 read_at = now + READ_FIGURES_S
                 self._queue = read_figures(channel, self._queues)
             connection.process_data_events(time_limit=POLL_S)
-        connection.process_data_events(time_limit=POLL_S)  # what was settled last
+        connection.process_data_events(time_limit=POLL_S)  # Sends what was settled last.
 
     def _adjust_consumers(self, channel: BlockingChannel, wanted: int) -> None:
         """Starts or cancels consumers. A cancelled one keeps its request, which takes a place until it is settled."""
@@ -186,12 +186,12 @@ class PoolLink:
         try:
             claim = self._claim_of(channel, delivery, properties, payload)
         except Exception:
-            # One message that meets a bug must not cut each board off that gets it.
+            # One message that meets a bug must not cut off each board that gets it.
             log.exception("a request of the pool cannot be read")
             if delivery.routing_key == self._queues.dead:
                 channel.basic_ack(delivery.delivery_tag)
             else:
-                channel.basic_reject(delivery.delivery_tag, requeue=False)  # it becomes a dead letter
+                channel.basic_reject(delivery.delivery_tag, requeue=False)  # It becomes a dead letter.
             return
         self._deliver(claim)
 
@@ -236,11 +236,11 @@ class PoolLink:
 
 
 def _call(connection: BlockingConnection, function: Callable[[], object]) -> None:
-    """On the link's thread. Once the connection is lost, RabbitMQ has given the request to another board."""
+    """Has the link's thread call it, unless the connection is lost, because another board then has the request."""
     with suppress(ConnectionWrongStateError):
         connection.add_callback_threadsafe(function)
 
 
 def _raise_queue_gone(_: object) -> None:
-    """The broker ended a consumer, as it does when the queue is deleted."""
+    """Called when the broker has ended a consumer, as it does when the queue is deleted."""
     raise ConnectionError("the pool's queue is gone")

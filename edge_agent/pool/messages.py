@@ -22,9 +22,9 @@ _STAMP = "timestamp_in_ms"
 def message_of(
     routing_key: str | bytes, tag: int, properties: BasicProperties, payload: bytes, *, received_at: float
 ) -> Message:
-    """A delivery as it would have come by MQTT. tag: of the delivery. received_at: see Message."""
+    """A delivery as it would have come by MQTT. `tag` is the delivery's; `received_at` is as in Message."""
     headers: dict[str, Any] = properties.headers or {}
-    # The header is for what AMQP's property cannot hold: other bytes than UTF-8, and longer texts.
+    # The header is for what AMQP's property cannot hold: bytes that are not UTF-8, and longer texts.
     correlation = headers.get("x-correlation-id") if properties.correlation_id is None else properties.correlation_id
     if isinstance(correlation, str):
         correlation = correlation.encode()
@@ -33,7 +33,7 @@ def message_of(
         topic=topic_of(_text(routing_key)),
         payload=payload,
         qos=1,
-        packet_id=-tag,  # the number of no packet of MQTT
+        packet_id=-tag,  # No packet of MQTT has such a number.
         response_topic=topic_of(reply_to) if isinstance(reply_to, str) else None,
         correlation=correlation if isinstance(correlation, bytes) else None,
         content_type=properties.content_type,
@@ -48,12 +48,12 @@ def _text(words: str | bytes) -> str:
 
 
 def _expiry_s(expiration: str | None) -> int | None:
-    """expiration: milliseconds as RabbitMQ has them."""
+    """Takes the milliseconds that RabbitMQ gives as text."""
     return math.ceil(int(expiration) / 1000) if expiration is not None and expiration.isdecimal() else None
 
 
 def waited_s_of(properties: BasicProperties) -> float | None:
-    """Since the broker got the message, by the clocks of both; None = its stamp or the time of day here is missing."""
+    """Time since the broker got the message, by the clocks of both; None without its stamp or the time of day here."""
     stamp_ms = (properties.headers or {}).get(_STAMP)
     if not isinstance(stamp_ms, int) or timestamp() is None:
         return None

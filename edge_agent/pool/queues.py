@@ -14,7 +14,7 @@ EXCHANGE = "amq.topic"
 
 @dataclass(frozen=True, slots=True)
 class PoolQueues:
-    """The names of a pool's queues. base: of its topics."""
+    """The names of a pool's queues. `base` is that of its topics."""
 
     base: str
 
@@ -38,7 +38,7 @@ def queues_of(config: Config) -> PoolQueues:
 
 
 def routing_key_of(topic: str) -> str:
-    """As RabbitMQ's MQTT plugin translates it."""
+    """The key into which RabbitMQ's MQTT plugin translates a topic."""
     return topic.translate(str.maketrans("/.", "./"))
 
 
@@ -49,7 +49,7 @@ def topic_of(routing_key: str) -> str:
 def declare_queues(channel: BlockingChannel, queues: PoolQueues, most_waiting: int) -> None:
     """Declares queues and binding. Raises AMQPError, also if a queue exists with other arguments.
 
-    A full queue refuses a new message and drops no older one. A dead letter stays until the dead-letter queue has it.
+    A full queue refuses new messages and drops no older ones. A dead letter stays until the dead-letter queue has it.
     """
     channel.queue_declare(queues.dead, durable=True, arguments={"x-queue-type": "quorum", "x-delivery-limit": -1})
     channel.queue_declare(
