@@ -1,7 +1,7 @@
 # `make demo` and `make test` need Python >= 3.11, a C++ compiler and make, and nothing else.
 # Long or privileged checks are rigs: `python -m rigs.NAME`; CONTRIBUTING.md lists them.
 
-# The newest Python that runs and can make environments: a shim on the PATH may stand for one that is not there.
+# The newest Python that runs and can make environments, because a shim on the PATH may stand for one that is not there.
 PYTHON ?= $(shell for v in python3.13 python3.12 python3.11 python3; do \
   $$v -c 'import ensurepip, venv' 2>/dev/null && echo $$v && break; done)
 VENV := .venv
@@ -30,7 +30,7 @@ $(VENV)/ready $(VENV)/demo-ready $(VENV)/train-ready: pyproject.toml
 demo: $(VENV)/demo-ready
 	$(BIN)/edge-agent demo $(if $(WORK),--work $(WORK))
 
-# From labelled rows to right answers. PyTorch, which it installs, takes 3 GB.
+# Goes from labelled rows to right answers. PyTorch, which it installs, takes 3 GB.
 demo-train: $(VENV)/train-ready
 	$(BIN)/python -m rigs.demo_train
 
@@ -38,18 +38,18 @@ demo-train: $(VENV)/train-ready
 pool-demo: setup
 	$(BIN)/python -m rigs.pool demo
 
-# Nine processes even on two cores: the tests wait for brokers, wills and alarms a good part of their time.
-# In order, because xdist would start the files with few but slow tests last. They start hundreds of processes, each of
-# which would compile the source again where no bytecode may be kept.
+# Nine processes even on two cores, because the tests wait for brokers, wills and alarms a good part of their time. They
+# run in order, because xdist would start the files with few but slow tests last. They start hundreds of processes, each
+# of which would compile the source again where no bytecode may be kept.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 9 --dist loadfile --no-loadscope-reorder
 test: setup
 	$(PYTEST) --ignore tests/rigs --ignore tests/test_playbooks.py
 
-# That the rigs start, count right and find what they look for.
+# Checks that the rigs start, count right and find what they look for.
 test-rigs: setup
 	$(PYTEST) tests/rigs
 
-# Style, types, the layers of ARCHITECTURE.md, the unit, the playbooks and the links of the documentation.
+# Checks style, types, the layers of ARCHITECTURE.md, the unit, the playbooks and the links of the documentation.
 check: setup build/ansible/ready docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -58,7 +58,7 @@ check: setup build/ansible/ready docs
 	$(BIN)/python -m pytest --quiet tests/test_systemd_unit.py tests/test_playbooks.py
 	cd ansible && PATH="$(CURDIR)/build/ansible/bin:$$PATH" ansible-lint -q
 
-# Pinned: newer versions have other rules. rigs.deploy uses this environment, too.
+# Pinned, because newer versions have other rules. rigs.deploy uses this environment, too.
 build/ansible/ready: Makefile
 	test -x build/ansible/bin/python || $(PYTHON) -m venv build/ansible
 	build/ansible/bin/python -m pip install --quiet --disable-pip-version-check ansible-core==2.19.14 ansible-lint==26.10.1
@@ -91,12 +91,12 @@ image: setup
 	$(if $(wildcard dist/wheelhouse/$(ARCH)),,$(MAKE) wheelhouse ARCH=$(ARCH))
 	$(BIN)/python ansible/wheels/image.py $(ARCH)
 
-# The newest versions that all boards can install, as the versions of both wheelhouses from now on.
+# Makes the newest versions that all boards can install those of both wheelhouses from now on.
 lock: setup
 	$(BIN)/python ansible/wheels/wheelhouse.py lock
 
-# As root, for the images: everything that a release holds, in dist/release/<version>, signed: make release KEY=release.pem (docs/release.md).
-# VERSION=… ends it if the source has another one.
+# Everything that a release holds, signed, in dist/release/<version>: make release KEY=release.pem (docs/release.md). Needs root
+# for the images. VERSION=… ends it if the source has another one.
 ARCHS ?= x86_64 aarch64
 BUILDER ?= urn:edge-agent:make-release
 release: setup

@@ -69,6 +69,6 @@ class CallbackModule(Default):
 
 
 def _listed(names: Iterable[str]) -> str:
-    """How many, and their names as --limit takes them."""
+    """How many boards, and their names as --limit takes them."""
     found = sorted(names)
     return f"{len(found)}: {','.join(found)}" if found else "none"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One llama-cpp-python wheel with all kernel variants of an architecture, for Debian 12 and 13, Raspberry Pi OS, and Ubuntu
+# Builds one llama-cpp-python wheel with all kernel variants of an architecture, for Debian 12 and 13, Raspberry Pi OS, Ubuntu
 # 22.04 and later: build_llama.sh aarch64|x86_64 → dist/. Works below build/wheels, and continues there after an interruption.
 # CMAKE_OPTIONS adds options for CMake.
 set -euo pipefail
@@ -14,10 +14,10 @@ case $arch in
   *) echo "build_llama.sh: ${arch:-no architecture}: aarch64 or x86_64" >&2; exit 64 ;;
 esac
 version=$(sed -n 's/.*"llama-cpp-python==\(.*\)".*/\1/p' pyproject.toml)
-# The oldest supported system: its libraries work on later ones.
+# The oldest supported system, whose libraries work on later ones.
 suite=bookworm
 gcc=12
-# With LLVM's OpenMP of the same version: without OpenMP, ggml's threads busy-wait for each other.
+# With LLVM's OpenMP of the same version, because without OpenMP, ggml's threads busy-wait for each other.
 clang=19
 # The glibc of Ubuntu 22.04, which is older than bookworm's; pip refuses the wheel on older systems.
 glibc=2.35 glibcxx=3.4.30
@@ -49,7 +49,7 @@ if ! [ -e "$WHEEL_SYSROOT/complete" ]; then
   rm -rf "$WHEEL_SYSROOT"
   mmdebstrap --quiet --arch="$debian_arch" --variant=extract \
     --include="libc6-dev,libgcc-$gcc-dev,libstdc++-$gcc-dev,linux-libc-dev,libomp-$clang-dev" "$suite" "$WHEEL_SYSROOT"
-  # An absolute link leads out of the root: the linker would silently take the static library, which fails at load.
+  # An absolute link leads out of the root, so the linker would silently take the static library, which fails at load.
   find "$WHEEL_SYSROOT" -type l -lname '/*' | while read -r link; do
     ln -sfnr "$WHEEL_SYSROOT$(readlink "$link")" "$link"
   done
@@ -80,7 +80,7 @@ options=(
   -DCMAKE_INSTALL_BINDIR:STRING=llama_cpp/lib
   -DLLAVA_BUILD=OFF -DLLAMA_BUILD_COMMON=OFF
 )
-# Files in the wheel have the oldest time that zip can hold: equal contents make equal wheels.
+# Files in the wheel have the oldest time that zip can hold, so that equal contents make equal wheels.
 export SOURCE_DATE_EPOCH=315532800
 built=$work/$arch/built
 rm -rf "$built"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 _MACHINES = {"aarch64": "AArch64", "x86_64": "Advanced Micro Devices X86-64"}
 _NEEDED = re.compile(r"\(NEEDED\).*\[(.+)\]")
-# Of the section of needed versions; a library's own versions are in another section.
+# A line of the section of needed versions; a library's own versions are in another section.
 _VERSION = re.compile(r"Name: (GLIBC|GLIBCXX)_(\d+(?:\.\d+)*)\b")
 _EVERYWHERE = re.compile(r"(libc|libm|libdl|libpthread|librt|libstdc\+\+|libgcc_s|ld-linux-[\w-]+)\.so\.\d+")
 

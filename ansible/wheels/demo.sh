@@ -1,6 +1,6 @@
 #!/bin/sh
-# The demonstration from this folder, which needs Linux, Python 3.11 to 3.13 with venv, and neither a network nor a compiler:
-# sh demo.sh. Its options are those of `edge-agent demo`, such as --keep --web.
+# `sh demo.sh` runs the demonstration from this folder. It needs Linux, Python 3.11 to 3.13 with venv, and neither a network nor
+# a compiler. Its options are those of `edge-agent demo`, such as --keep --web.
 set -eu
 here=$(CDPATH='' cd "$(dirname "$0")" && pwd)
 if ! [ -e "$here/env/complete" ]; then

@@ -20,12 +20,12 @@ from zipfile import ZipFile
 from packaging.utils import parse_wheel_filename
 
 ROOT = Path(__file__).resolve().parents[2]
-# As OCI and Debian call them.
+# The names that OCI and Debian have for them.
 ARCHITECTURES = {"aarch64": "arm64", "x86_64": "amd64"}
 _SUITE, _PYTHON = "trixie", (3, 13)
 # The minor version of Debian 13's glibc.
 _GLIBC_MINOR = 41
-# With what they depend on. base-files: folders, /etc/os-release, the texts of licences.
+# What they depend on comes with them. base-files has folders, /etc/os-release and the texts of licences.
 _PACKAGES = "base-files,ca-certificates,libstdc++6,python3"
 # A fixed number, because files that the host mounts belong to it, too.
 USER = 65532
@@ -36,7 +36,7 @@ _FILES = {
     "usr/local/bin/edge-agent": "#!/usr/bin/python3\nimport sys\nfrom edge_agent.cli import main\nsys.exit(main())\n",
 }
 _CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-# Runs when the packages are unpacked; $1: the root's folder, $2: the agent's files.
+# Runs when the packages are unpacked; $1 is the root's folder, $2 that of the agent's files.
 _FINISH = f"""
 # Scanners for known faults read here which packages an image has.
 for deb in "$1"/var/cache/apt/archives/*.deb; do
@@ -99,7 +99,7 @@ def main() -> int:
 
 
 def _add_agent(tree: Path, wheelhouse: Path, arch: str) -> None:
-    """The files that are no Debian package's, in `tree`."""
+    """Puts the files that are in no Debian package into `tree`."""
     packages = tree / "usr/local/lib/python3.13/dist-packages"
     platforms = [f"--platform=manylinux_2_{minor}_{arch}" for minor in range(_GLIBC_MINOR, 16, -1)]
     _run(
@@ -120,7 +120,7 @@ def _add_agent(tree: Path, wheelhouse: Path, arch: str) -> None:
 
 
 def _make_root(work: Path, architecture: str) -> None:
-    """work/root.tar: the image's files, in order, none younger than SOURCE_DATE_EPOCH."""
+    """Makes work/root.tar with the image's files, in order, none younger than SOURCE_DATE_EPOCH."""
     finish = shlex.join(["sh", "-euc", _FINISH, "sh"]) + f' "$1" {shlex.quote(str(work / "tree"))}'
     _run(
         *("mmdebstrap", "--quiet", f"--arch={architecture}", "--variant=extract", f"--include={_PACKAGES}"),
@@ -129,7 +129,7 @@ def _make_root(work: Path, architecture: str) -> None:
 
 
 def _make_layout(work: Path, architecture: str, created: str, version: str, revision: str) -> None:
-    """work/layout: the OCI layout with the image."""
+    """Makes work/layout, the OCI layout with the image."""
     layout = work / "layout"
     image = f"--image={layout}:{version}"
     history = f"--history.created={created}"

@@ -27,9 +27,9 @@ ROOT = Path(__file__).resolve().parents[2]
 WHEELS = Path(__file__).resolve().parent
 SUMS, SIGNATURE, PROVENANCE = "SHA256SUMS", "SHA256SUMS.sig", "provenance.intoto.jsonl"
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"
-# What, besides the commit, decides the bytes: the versions of all that is packed and all that packs.
+# The versions of all that is packed and all that packs, which decide the bytes besides the commit.
 _PINS = ("lock.txt", "tools.txt", "site.txt", "sources.sha256", "llama_cpp.cdx.json")
-# What installs the rest on boards: units, playbooks, samples.
+# The units, playbooks and samples that install the rest on boards.
 _DEPLOY = ("LICENSE", "ansible", "examples", "systemd")
 
 
@@ -115,7 +115,7 @@ def _source_package(work: Path, target: Path, commit: str, time: int) -> None:
 
 
 def _unpack_commit(work: Path, target: Path, *names: str) -> None:
-    """The commit's files, or only those with these names."""
+    """Unpacks the commit's files, or only those with these names."""
     target.mkdir()
     packed = work / "commit.tar"
     _run("git", "-C", ROOT, "archive", "--output", packed, "HEAD", *names)
@@ -123,7 +123,7 @@ def _unpack_commit(work: Path, target: Path, *names: str) -> None:
 
 
 def archive(folder: Path, target: Path, time: int) -> None:
-    """The folder in a tar: sorted, and without what another machine or moment would change."""
+    """Packs the folder into a tar, sorted, and without what another machine or moment would change."""
     options = ["--sort=name", f"--mtime=@{time}", "--owner=0", "--group=0", "--numeric-owner", "--format=posix"]
     options += ["--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime", "--mode=u=rwX,go=rX"]
     if target.suffix == ".gz":
@@ -150,7 +150,7 @@ def statement(folder: Path, parameters: dict[str, Any], commit: str, builder: st
 
 
 def envelope(payload: bytes, key: Ed25519PrivateKey) -> dict[str, Any]:
-    """The payload, signed, as DSSE defines it. keyid: SHA-256 of the public key (DER)."""
+    """The signed payload as DSSE defines it. `keyid` is the SHA-256 of the public key (DER)."""
     public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     signed = b"DSSEv1 %d %s %d %s" % (len(_PAYLOAD_TYPE), _PAYLOAD_TYPE.encode(), len(payload), payload)
     signature = {"keyid": hashlib.sha256(public).hexdigest(), "sig": base64.b64encode(key.sign(signed)).decode()}
@@ -171,7 +171,7 @@ def _git(*words: str) -> str:
 
 
 def _run(*words: object, to: Path | None = None) -> None:
-    """to: takes its standard output."""
+    """Runs a command, whose standard output goes to the file `to`."""
     pins = dict.fromkeys(("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"), str(WHEELS / "tools.txt"))
     done = subprocess.run([*map(str, words)], check=True, stdout=subprocess.PIPE, env={**os.environ, **pins})
     if to is not None:

@@ -125,7 +125,7 @@ def _native(wheel: Path, name: str, data: bytes) -> Component:
 
 
 def _parts(listed: Iterable[Mapping[str, Any]], within: str) -> Iterator[Component]:
-    """Components of another SBOM: what names them, and theirs."""
+    """Components of another SBOM, by what names them, and their own components."""
     for number, part in enumerate(listed):
         reference = f"{within}#{number}"
         licences = [entry.get("expression") or entry.get("license", {}) for entry in part.get("licenses", [])]
@@ -142,7 +142,7 @@ def _parts(listed: Iterable[Mapping[str, Any]], within: str) -> Iterator[Compone
 
 
 def _licences(metadata: RawMetadata) -> list[License]:
-    """The SPDX expression of newer metadata; else the classifiers; else the first line of what may be a whole text."""
+    """The SPDX expression of newer metadata, else the classifiers, else the first line of what may be a whole text."""
     make = LicenseFactory().make_from_string
     if expression := metadata.get("license_expression"):
         return [make(expression)]

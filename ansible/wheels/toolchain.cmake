@@ -5,7 +5,7 @@ set(CMAKE_SYSTEM_PROCESSOR $ENV{WHEEL_ARCH})
 set(CMAKE_SYSROOT $ENV{WHEEL_SYSROOT})
 foreach(language C CXX)
   set(CMAKE_${language}_COMPILER_TARGET $ENV{WHEEL_ARCH}-linux-gnu)
-  # Assertions hold the name of their file: every folder must give the same wheel.
+  # Assertions hold the name of their file, but every folder must give the same wheel.
   set(CMAKE_${language}_FLAGS_INIT "-ffile-prefix-map=$ENV{WHEEL_SOURCE}=.")
 endforeach()
 set(CMAKE_C_COMPILER clang-$ENV{WHEEL_CLANG})

@@ -19,7 +19,7 @@ from zipfile import BadZipFile, ZipFile
 from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-# OSV's names by those of package URLs.
+# OSV's names of ecosystems, by those of package URLs.
 _ECOSYSTEMS = {"pypi": "PyPI", "cargo": "crates.io"}
 # An ecosystem and a name.
 Package = tuple[str, NormalizedName]
@@ -55,7 +55,7 @@ def main() -> int:
     print(f"others: {others} components; not looked up", file=sys.stderr)
     missing = [ecosystem for ecosystem in sizes if not counts[ecosystem]]
     if missing and not hits:
-        # Else a missing file would look like good news.
+        # Otherwise a missing file would look like good news.
         parser.error(f"the exports have no record of {', '.join(missing)}")
     return 1 if hits else 0
 
@@ -93,7 +93,7 @@ def records(export: Path) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _naming(path: Path, kind: str) -> Iterator[None]:
-    """Lets errors about the content say which file should be what."""
+    """Makes errors about the content say which file should be what."""
     try:
         yield
     except (ValueError, BadZipFile) as error:
@@ -101,7 +101,7 @@ def _naming(path: Path, kind: str) -> Iterator[None]:
 
 
 def _object(text: bytes) -> dict[str, Any]:
-    """Raises ValueError for what is no JSON object."""
+    """Raises ValueError for what is not a JSON object."""
     found = json.loads(text)
     if not isinstance(found, dict):
         raise ValueError(f"should be a JSON object (got {type(found).__name__})")  # noqa: TRY004 - of bytes, not of code
@@ -109,7 +109,7 @@ def _object(text: bytes) -> dict[str, Any]:
 
 
 def hits_of(record: Mapping[str, Any], entry: Mapping[str, Any], packages: Mapping[Package, set[str]]) -> Iterator[str]:
-    """entry: what the record says of one package."""
+    """A line for each version that the record affects, where `entry` is what it says of one package."""
     ecosystem, name = entry["package"]["ecosystem"], canonicalize_name(entry["package"]["name"])
     for version in packages.get((ecosystem, name), ()):
         if is_affected(version, entry):
@@ -120,7 +120,7 @@ def hits_of(record: Mapping[str, Any], entry: Mapping[str, Any], packages: Mappi
 
 
 def is_affected(text: str, entry: Mapping[str, Any]) -> bool:
-    """By the list of versions or a range. What cannot be compared counts as affected."""
+    """Whether the list of versions or a range has the version. What cannot be compared counts as affected."""
     try:
         version = Version(text)
         listed = any(version == Version(one) for one in entry.get("versions", []) if _is_version(one))
@@ -142,7 +142,7 @@ def _is_version(text: str) -> bool:
 
 
 def _is_within(version: Version, events: list[dict[str, str]]) -> bool:
-    """As OSV's specification evaluates a range: the last event before or at the version decides."""
+    """Evaluates a range as OSV's specification does, in which the last event before or at the version decides."""
     within = False
     for kind, text in sorted((pair for event in events for pair in event.items()), key=lambda pair: Version(pair[1])):
         if kind == "introduced" and version >= Version(text):

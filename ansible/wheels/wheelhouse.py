@@ -32,18 +32,18 @@ from edge_agent.tools.demo.demo import convert_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "ansible" / "wheels" / "lock.txt"
-# Of what builds packages. pip 25.3 and later read the second variable.
+# The versions of what builds packages. pip 25.3 and later read the second variable.
 _TOOLS = dict.fromkeys(("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"), str(ROOT / "ansible" / "wheels" / "tools.txt"))
 ARCHITECTURES = ("aarch64", "x86_64")
-# The oldest first: its versions work for the others, too, so that all boards run the same.
+# The oldest comes first, because its versions work for the others, too, so that all boards run the same.
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 # The minor version of Ubuntu 22.04's glibc.
 _GLIBC_MINOR = 35
-# The oldest time that zip can hold: equal contents make equal wheels.
+# The oldest time that zip can hold, so that equal contents make equal wheels.
 _EPOCH = "315532800"
-# What a board may need of the agent's extras: llama.cpp, and RabbitMQ's client for a pool.
+# What a board may need of the agent's extras, which is llama.cpp, and RabbitMQ's client for a pool.
 EXTRAS = ("engine", "pool")
-# What a PC may need: the page, and a broker for the demonstration.
+# What a PC may need besides llama.cpp, which is the page, and a broker for the demonstration.
 PC_EXTRAS = ("engine", "web", "broker")
 
 
@@ -118,7 +118,7 @@ def _wheelhouse(work: Path, arch: str) -> int:
 
 
 def _agent_wheel(work: Path) -> Path:
-    # From a copy: setuptools would also pack what an earlier build left beside the sources.
+    # Built from a copy, because setuptools would also pack what an earlier build left beside the sources.
     source = work / "source"
     for name in ("edge_agent", "convert"):
         ignore = shutil.ignore_patterns("__pycache__")
@@ -133,7 +133,7 @@ def _agent_wheel(work: Path) -> Path:
 
 
 def _commit() -> str | None:
-    """With `-dirty` if a file differs from it. None in a source package."""
+    """The commit, with `-dirty` if a file differs from it; None in a source package."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--match=", "--dirty"]
     described = subprocess.run(command, capture_output=True, text=True, check=False)
     return described.stdout.strip() or None
@@ -157,7 +157,7 @@ def _download(
 ) -> None:
     """Keeps the versions that were downloaded for an earlier Python, and those that are locked.
 
-    beside: a folder with wheels that are copied instead of downloaded.
+    The wheels in the folder `beside` are copied instead of downloaded.
     """
     work.mkdir(exist_ok=True)
     constraints = work / "constraints.txt"
@@ -212,7 +212,7 @@ def missing(wheels: Sequence[Path], arch: str, python: tuple[int, int], extras: 
 
 
 def unlocked(wheels: Sequence[Path], lock: str) -> list[str]:
-    """Wheels whose hash the lock file does not have: a dependency is newer than it, or an index gave other bytes."""
+    """Wheels whose hash the lock file does not have, as a dependency is newer than it, or an index gave other bytes."""
     hashes = set(re.findall(r"--hash=sha256:(\w+)", lock))
     return [
         f"not in lock.txt: {wheel.name}; make lock"

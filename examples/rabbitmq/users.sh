@@ -1,6 +1,6 @@
 #!/bin/sh
-# Accounts of a pool's RabbitMQ: users.sh FOLDER, as root on one node, and again after a change. Each password is in a file
-# named after its account in FOLDER, and is made if that file does not exist.
+# Makes the accounts of a pool's RabbitMQ: users.sh FOLDER, as root on one node, and again after a change. Each password is in
+# a file named after its account in FOLDER, and is made if that file does not exist.
 #
 # Permissions are regular expressions. Those of resources name queues and exchanges: configure, write, read. Those of topics
 # name routing keys of amq.topic, which are MQTT topics with "." for "/" and "*" for "+": write, read. RabbitMQ puts the
@@ -49,11 +49,11 @@ done
 # A plant's mosquitto, for sensors that publish there (../mosquitto/pool-bridge.conf).
 account bridge "$queues" "$queues|^amq\.topic$" "$queues|^amq\.topic$" "$ask" "$answers|^$root\.reply\.#$"
 
-# Looks at the site: `edge-agent watch`, `edge-agent pool status`, dashboards.
+# Looks at the site with `edge-agent watch`, `edge-agent pool status` and dashboards.
 account monitoring "$queues" "$queues" "$queues|^amq\.topic$" \
   '^$' "^$root\.$site\.[^.]+\.(state|info|health|alarm|event)"
 
-# Shows what boards say and answer, asks them and pools, and sends people's feedback: `edge-agent web`.
+# For `edge-agent web`, which shows what boards say and answer, asks them and pools, and sends people's feedback.
 account web "$queues" "$queues|^amq\.topic$" "$queues|^amq\.topic$" \
   "$ask|^$root\.$site\.[^.]+\.infer\.[A-Za-z0-9_-]{1,64}\.request$" "^$root\.$site\.|^$root\.reply\."
 
@@ -62,7 +62,7 @@ account operator "$queues" "$queues|^amq\.topic$" "$queues|^amq\.topic$" \
   "^$root\.$site\.[^.]+\.(cmd\.[^.]+|infer\.[^.]+\.(request|feedback)|state|info|health|alarm\.[^.]+)$" \
   "^$root\.$site\.|^$root\.reply\.ask\."
 
-# Makes a pool's queues, binds them to its requests, and lets what is dead go to the queue of dead letters: amq.default.
+# Makes a pool's queues, binds them to its requests, and lets what is dead go to the queue of dead letters by amq.default.
 account plant-admin "$pool" "$pool|^amq\.default$" "$pool|^amq\.topic$" '^$' "${pool}[^.]+\.infer\.\*\.request$"
 
 # RabbitMQ makes it at the first start, with a known password.

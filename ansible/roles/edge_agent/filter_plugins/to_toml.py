@@ -1,4 +1,4 @@
-"""The filter `to_toml`: a mapping as TOML 1.0, tables two deep, what lies deeper inline in its own order."""
+"""The filter `to_toml` writes a mapping as TOML 1.0, tables two deep, and inline what lies deeper, in its own order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def to_toml(value: Mapping[str, Any]) -> str:
-    """Raises ValueError naming the key for what TOML cannot hold, such as null."""
+    """Raises ValueError, which names the key, for what TOML cannot hold, such as null."""
     return "\n".join(_lines(value, ())) + "\n"
 
 

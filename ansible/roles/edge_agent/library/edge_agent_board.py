@@ -1,4 +1,4 @@
-"""Ansible module: what a board is, and what of the agent is on it. It changes nothing."""
+"""An Ansible module that tells what a board is, and what of the agent is on it. It changes nothing."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def board(python: str, offset_s: float | None) -> dict[str, Any]:
 
 
 def installed(bundle: str | None = None) -> dict[str, Any]:
-    """bundle: the one to bring, if its hashes and those of the bundle in force are to be compared."""
+    """What is installed. If given the `bundle` to bring, checks the hashes of that and of the bundle in force."""
     properties = "ActiveState,ActiveEnterTimestamp,NRestarts,StatusText"
     shown = _output("systemctl", "show", "edge-agent", "-p", properties) or ""
     service = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
@@ -104,7 +104,7 @@ def installed(bundle: str | None = None) -> dict[str, Any]:
         "bundle": bundle_in_force(bundles, is_fallback=is_fallback, is_running=is_running),
         "linked_bundle": _linked(MODELS),
         "previous_bundle": _linked(MODELS, "previous"),
-        # For `model-rollback`.
+        # What `model-rollback` can go back to.
         "kept_bundles": [path.name for path in _switched()],
         "versions": versions,
         # A version is whole once this file is in it.
@@ -126,8 +126,8 @@ def bundle_in_force(
 ) -> str | None:
     """What the agent opens at its start: the bundle of its last switch, else the one before, else the linked one.
 
-    is_fallback: the agent runs, but could not open the first of these, which may have been repaired since.
-    is_running: the agent has opened the first of these, which may have been damaged since.
+    With `is_fallback` the agent runs, but could not open the first of these, which may have been repaired since. With
+    `is_running` it has opened the first of these, which may have been damaged since.
     """
     opened = (
         path.name
@@ -150,9 +150,10 @@ def _switched() -> list[Path]:
 
 
 def _bundle(folder: Path, *, hashed: bool = False) -> dict[str, Any]:
-    """about: tells bundles of one name and version apart; hashes: of its files, empty where it is not whole.
+    """The bundle in a folder. `about` tells bundles of one name and version apart.
 
-    Files are compared with the manifest by their sizes, and if `hashed`, by their hashes.
+    `hashes` are those of its files, and empty if it is not whole. Files are compared with the manifest by their sizes,
+    and if `hashed`, by their hashes.
     """
     try:
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
@@ -208,7 +209,7 @@ def _memory_mb(name: str) -> int:
 
 
 def _free_mb(path: Path) -> int:
-    """Of the folder's disk, or of the nearest folder above it that exists."""
+    """Free space on the folder's disk, or on that of the nearest folder above it that exists."""
     there = next(folder for folder in (path, *path.parents) if folder.is_dir())
     return shutil.disk_usage(there).free // 1_000_000
 
