@@ -33,7 +33,7 @@ _TIME_KEYS = {"ts", "time", "timestamp", "t", "datetime", "date"}
 _QUALITY_KEYS = {"q", "quality"}
 _ID_KEYS = ("id", "name")
 _UNIT_KEYS = {"unit", "units", "uom"}
-# What replies of an edge-agent have: a board may answer below the same prefix.
+# What replies of an edge-agent have, because a board may answer below the same prefix.
 _REPLY_KEYS = {"task", "status", "device"}
 
 
@@ -105,7 +105,7 @@ def _of_topics(messages: Iterable[Message]) -> Proposal:
 
 
 def _with_machine(kept: Sequence[_Heard], texts: Sequence[_Heard], levels: Sequence[int]) -> Proposal:
-    """The proposal if these levels of the topics name the machine. texts: what cannot be a value."""
+    """The proposal if these levels of the topics name the machine. `texts` are what cannot be a value."""
     candidates: dict[tuple[str, str], Candidate] = {}
     unused: dict[str, str] = {}  # Why something is left out, by where it was heard.
     for value in kept:
@@ -138,7 +138,7 @@ def _with_machine(kept: Sequence[_Heard], texts: Sequence[_Heard], levels: Seque
 
 
 def _pattern(topic: str, levels: Sequence[int]) -> str:
-    """The filter for the topics that differ from this one in the machine only."""
+    """The filter for the topics that differ from this one only in the machine."""
     return "/".join("+" if level in levels else part for level, part in enumerate(topic.split("/")))
 
 
@@ -163,7 +163,7 @@ def _why_no_value(contents: Sequence[Any]) -> str:
 
 
 def _by_payload(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
-    """The values of each table: machines that publish the same topics with another payload need one of their own."""
+    """The values of each table. Machines that publish the same topics with another payload need one of their own."""
     groups = kinds_of(candidates)
     first, *others = groups or [[]]
     tables = [first]
@@ -209,7 +209,7 @@ def _machine_levels(values: Sequence[_Heard]) -> list[list[int]]:
     by_topic, by_path = _varying(values, names_in_payload=False), _varying(values, names_in_payload=True)
     if by_topic:
         return [by_topic, by_path] if set(by_path) - set(by_topic) else [by_topic]
-    # There is one machine: its level has a digit, or is the last but one.
+    # There is one machine, whose level has a digit or is the last but one.
     topics = [value.topic.split("/") for value in values]
     numbered_levels = {level for topic in topics for level, part in enumerate(topic[:-1]) if re.search(r"\d", part)}
     depth = min(map(len, topics), default=0)

@@ -41,12 +41,12 @@ log = logging.getLogger(__name__)
 
 # Beyond these, the oldest messages are dropped, because the newest values matter most.
 MAX_WAITING, MAX_WAITING_BYTES = 5000, 16_000_000
-# Once no message has been dropped for this long, the retained values are asked for again; each time for twice as long.
+# Once no message has been dropped for this long, the retained values are asked for again. The time doubles each time.
 CALM_S, MAX_CALM_S = 5.0, 600.0
 SAVE_S = 900.0
 # A process that has forgotten a machine would not say that its last answer no longer holds.
 SAVE_NEW_MACHINE_S = 60.0
-# Of the machines in a message with the latest values, which has 64 kB with the fields around them.
+# The bytes of the machines in a message with the latest values, which has 64 kB with the fields around them.
 _MAX_LATEST_BYTES = 65_000
 # How long signals may hold the agent's thread at a time. Afterwards they leave it alone for three times as long.
 MAX_TURN_S = 0.05
@@ -80,7 +80,7 @@ class Buffer:
                 self._bytes -= _size(dropped)
                 self.dropped += dropped is not None
                 lost_at = at if dropped is None else lost_at
-            if lost_at is not None:  # A lost connection must not be overlooked: no value is known after it.
+            if lost_at is not None:  # A lost connection must not be overlooked, because no value is known after it.
                 self._entries.appendleft((lost_at, None))
 
     def take(self, seconds: float) -> Iterator[tuple[float, Message | None]]:
@@ -104,7 +104,7 @@ class Feed:
     """Connects the tables of `[signals]` to the broker and to the agent. It is a `Part` of the status."""
 
     def __init__(self, config: Config, follows: MqttLink) -> None:
-        """follows: where several brokers are configured, the feed uses the one that this link is connected to."""
+        """Where several brokers are configured, the feed uses the one that the link `follows` is connected to."""
         prefix = f"{config.device.site}.{config.device.id}"
         self.link = MqttLink(
             f"{prefix}.signals", config.mqtt, self._on_link_event, wants_retained=True, follows=follows, qos=0
@@ -157,7 +157,7 @@ class Feed:
         return {self.link.client_id: self.link.is_network_thread_alive}
 
     def next_turn_at(self, now: float) -> float:
-        """When to call `tick` again: messages wake no one, so that a flood of them cannot hold up requests."""
+        """When to call `tick` again. Messages wake no one, so that a flood of them cannot hold up requests."""
         return max(now + TURN_INTERVAL_S, self._resumes_at)
 
     def tick(self, now: float) -> Iterator[Message]:
@@ -233,7 +233,7 @@ class Feed:
                 table.on_connection_lost(at)
 
     def _notice_dropped(self, now: float) -> None:
-        """After dropped messages, a new connection ends all values and brings the retained ones again."""
+        """After dropped messages, has a new connection end all values and bring the retained ones again."""
         if self._buffer.dropped > self._dropped:
             if now - self._dropped_at > MAX_CALM_S:
                 self._calm_s = CALM_S

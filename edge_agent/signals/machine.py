@@ -31,7 +31,7 @@ class Reading:
 
 
 class Track:
-    """One value of one machine: sample and hold, until `max_age_s` makes it stale."""
+    """One value of one machine, by sample and hold, until `max_age_s` makes it stale."""
 
     __slots__ = (
         *("_cause", "_max_age_s", "_passed_over", "_settled_at"),
@@ -42,7 +42,7 @@ class Track:
         self.value: float | None = None  # None while it is missing.
         self.arrived_at: float | None = None
         self.window = Window(window_s)
-        self.reference: float | None = None  # The centre of the dead band: a change is measured from here.
+        self.reference: float | None = None  # The centre of the dead band, from which a change is measured.
         self.was_above = self.was_below = False  # It has crossed the limit, and not yet returned by the hysteresis.
         self._max_age_s = max_age_s
         self._cause = _NOT_YET  # Why it is missing; empty if it is stale.
@@ -50,7 +50,7 @@ class Track:
         self._settled_at = -math.inf  # The window is complete up to this time.
 
     def settle(self, now: float) -> None:
-        """Brings the window up to now: the value has held until now, or until it became stale."""
+        """Brings the window up to now, as the value has held until now, or until it became stale."""
         if self.value is not None and self.arrived_at is not None:
             expires_at = self.arrived_at + self._max_age_s
             if (end := min(now, expires_at)) > self._settled_at:
@@ -67,7 +67,7 @@ class Track:
             self.window.sample(value, now)
 
     def pass_over(self, cause: str) -> None:
-        """A message came that leaves it as it was, for this cause."""
+        """Notes that a message left it as it was, for this cause."""
         self._passed_over = cause
 
     def latest(self, now: float) -> tuple[float | None, float | None]:
@@ -85,7 +85,7 @@ class Track:
             self.reference = value if self.reference is None else self.reference
 
     def invalidate(self, now: float, cause: str) -> None:
-        """The value is missing from now on, for this cause."""
+        """Makes the value missing from now on, for this cause."""
         self.settle(now)
         if self.value is not None:
             self.value, self._cause, self._passed_over = None, cause, ""
@@ -203,5 +203,5 @@ def _fire(name: str, track: Track, value: float, trigger: TriggerTable) -> str |
 
 
 def _rounded(figure: float | None) -> float | None:
-    """Six significant digits: a 32-bit float has as many, and rounding errors of sums do not reach the text."""
+    """Rounds to the six significant digits of a 32-bit float, to keep rounding errors of sums out of the text."""
     return None if figure is None else float(f"{figure:.6g}")

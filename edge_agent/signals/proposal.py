@@ -34,7 +34,7 @@ _WRAPPERS = {"v", "value", "val", "values", "tags", "fields", "params", "payload
 
 @dataclass(slots=True)
 class Candidate:
-    """A value that the table may have: where it was found, and what was heard."""
+    """A value that the table may have, with where it was found and what was heard."""
 
     name: str
     topic: str = ""
@@ -156,7 +156,7 @@ class Proposal:
 
 
 def kinds_of(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
-    """Groups of values that share no machine, the one of the most machines first."""
+    """Groups of values that share no machine, the one with the most machines first."""
     groups: list[list[Candidate]] = []
     for candidate in candidates:
         joined = [group for group in groups if any(candidate.machines & each.machines for each in group)]
@@ -172,7 +172,7 @@ def machines_of(candidates: Iterable[Candidate]) -> set[str]:
 def choose(candidates: Iterable[Candidate]) -> tuple[dict[str, Candidate], list[str], list[str]]:
     """The values by name, their machines, and what is left out."""
     good, left_out = [candidate for candidate in candidates if candidate.is_value], list[str]()
-    # Such as the bridge of a gateway.
+    # It may be the bridge of a gateway.
     shared = {machine for candidate in good if len(candidate.machines) > 1 for machine in candidate.machines}
     if shared and (alone := {machine for candidate in good for machine in candidate.machines} - shared):
         good = [candidate for candidate in good if candidate.machines & shared]

@@ -41,7 +41,7 @@ class Recorder:
 
 
 def row_of(reading: Reading) -> dict[str, Any]:
-    """The time and the machine stay out of the input, because a model would learn them."""
+    """A reading as a row. The time and the machine stay out of the input, because a model would learn them."""
     return {"ts": timestamp(reading.at), "machine": reading.machine, "input": reading.input}
 
 

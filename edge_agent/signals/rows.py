@@ -208,7 +208,7 @@ def labelled(
     window before it, and for a part of one after it. Later ones have the new state: without them, no row would have a
     window that covers a change, and a model would take all such readings for unlike training.
 
-    otherwise: the answer outside all intervals; None leaves those rows out.
+    `otherwise` is the answer outside all intervals; None leaves those rows out.
     """
     edges = _edges(logbook)
     for row in recorded:
@@ -233,7 +233,7 @@ def _edges(logbook: Mapping[str, Sequence[Fault]]) -> dict[str, list[float]]:
 
 
 def _lacks_changes(rows: Sequence[dict[str, Any]], logbook: Mapping[str, Sequence[Fault]], window_s: float) -> bool:
-    """Whether few rows have a window that covers a change, so that a model takes such readings for unlike training."""
+    """Whether few rows have windows that cover a change, so that a model takes such readings for unlike training."""
     edges, covering = _edges(logbook), 0
     times = [(row["machine"], parse_timestamp(row["ts"]) or 0.0) for row in rows]
     for machine, at in times:
@@ -247,7 +247,7 @@ def _lacks_changes(rows: Sequence[dict[str, Any]], logbook: Mapping[str, Sequenc
 
 
 def _time(text: str | None) -> float | None:
-    """Seconds since 1970; without an offset, the text is this computer's local time. None if it is not a time."""
+    """Seconds since 1970; None if the text is not a time. Without an offset, it is this computer's local time."""
     try:
         return datetime.fromisoformat((text or "").strip()).timestamp()
     except ValueError:

@@ -1,4 +1,4 @@
-"""One `[signals.NAME]` table at work: messages in, readings out.
+"""One `[signals.NAME]` table at work, which turns messages into readings.
 
 It reads no clock but takes the time as an argument, so a replay of the same messages makes the same readings. Times are
 seconds that never go back.
@@ -29,7 +29,7 @@ _START_MARGIN = 0.1
 
 @dataclass(frozen=True, slots=True)
 class _Strangers:
-    """What a message was that was not taken, of machines that the table does not follow."""
+    """A message that was not taken, of machines that the table does not follow."""
 
     machines: frozenset[str]
     reason: str
@@ -50,7 +50,7 @@ class SignalTable:
         self.has_new_machine = False  # Whether one has had its first reading that the feed does not know of.
         self.now = 0.0  # The time of the last message or `advance`.
         self._strangers: _Strangers | None = None
-        # A heap: when a machine is due, a number that breaks ties, its name, and whether it is due for its regular
+        # A heap of when a machine is due, a number that breaks ties, its name, and whether it is due for its regular
         # check or because of a trigger that had to wait.
         self._due: list[tuple[float, int, str, bool]] = []
         self._numbers = itertools.count()
@@ -108,7 +108,7 @@ class SignalTable:
         return min((at for at in times if at is not None), default=None)
 
     def on_connection_lost(self, now: float) -> None:
-        """Nobody knows what changes while the connection is lost, so all values are missing until they come again."""
+        """Makes all values missing until they come again, because nobody knows what changes without a connection."""
         self.source.on_connection_lost()
         for machine in self.machines.values():
             for track in machine.tracks.values():
@@ -210,11 +210,11 @@ class SignalTable:
         yield reading
 
     def _next_check(self, machine: str, now: float) -> float:
-        """When a machine is next due after now. A hash of its name, the same in each process, is its phase."""
+        """When a machine is next due after now. Its phase is a hash of its name, which is the same in each process."""
         interval = self.config.every_s or self.config.forget_s
         phase = zlib.crc32(machine.encode()) / 2**32 * interval
         number = math.floor((now - phase) / interval) + 1
-        while number * interval + phase <= now:  # where floor() met a rounding error
+        while number * interval + phase <= now:  # Only where floor() met a rounding error.
             number += 1
         return number * interval + phase
 
@@ -233,6 +233,6 @@ def receive(
 
 
 def new_table(name: str, config: SignalsTable, limiter: RebirthLimiter | None = None) -> SignalTable:
-    """limiter: shared by all tables, because they may ask the same nodes."""
+    """A table with its source. All tables share a `limiter`, because they may ask the same nodes."""
     source = SparkplugSource(config, limiter) if config.source == "sparkplug" else TopicSource(config)
     return SignalTable(name, config, source)

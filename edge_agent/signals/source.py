@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from edge_agent.core.messages import Publication
 from edge_agent.core.wording import cut, shown
 
-# What is kept of a longer topic could fill the memory.
+# What is kept of longer topics could fill the memory.
 MAX_TOPIC_CHARS = 512
-# By value and reason: the first machine of which it was not taken, and the payload or metric.
+# By value and reason, the first machine of which it was not taken, and the payload or metric.
 Offenders = dict[tuple[str, str], tuple[str, str]]
 NO_NUMBER = "its last message has no usable number"
 _MAX_CONTENT_CHARS = 40
@@ -38,11 +38,10 @@ class NotTakenError(Exception):
     def __init__(
         self, reason: str, updates: Sequence[Update] = (), content: object = None, limit: str | None = None
     ) -> None:
-        """updates: what could be used of the payload in spite of it.
+        """`updates` are what could be used of the payload in spite of it.
 
-        content: what stands where the number should be, so that the value is missing; None leaves it as it was.
-
-        limit: the limit of the value that this number is beyond, as words that follow it.
+        `content` is what stands where the number should be, so that the value is missing; None leaves it as it was.
+        `limit` is the limit of the value that this number is beyond, as words that follow it.
         """
         super().__init__(reason)
         self.reason = reason
@@ -66,7 +65,7 @@ class Source(Protocol):
 
     @property
     def metric_faults(self) -> Mapping[str, tuple[str, str]]:
-        """For each value of which a metric was not taken: why, and the first such content."""
+        """Why a metric was not taken, and the first such content, for each value with such a metric."""
 
     @property
     def offenders(self) -> Offenders:

@@ -15,7 +15,7 @@ from edge_agent.signals.source import NotTakenError
 from edge_agent.signals.values import MAX_PAYLOAD_BYTES
 
 MAX_METRICS = 5000
-# Of all levels together. A whole birth of 5000 metrics with properties has 75,000.
+# The fields of all levels together. A whole birth of 5000 metrics with properties has 75,000.
 MAX_FIELDS = 100_000
 BD_SEQ = "bdSeq"
 REBIRTH = "Node Control/Rebirth"
@@ -49,7 +49,7 @@ class Metric:
         return self.is_null or self.value is None or has_bad_quality
 
     def content(self, datatype: int) -> float | str:
-        """The value, with its sign. datatype: 0 if it is not known. Raises NotTakenError."""
+        """The value, with its sign. `datatype` is 0 if unknown. Raises NotTakenError."""
         value = self.value
         if value is None or isinstance(value, bytes):
             raise NotTakenError("not-a-number")
@@ -89,13 +89,13 @@ def decode(payload: bytes) -> Payload:
 
 
 def encode_rebirth(timestamp: int) -> bytes:
-    """The command that asks a node for a rebirth. timestamp: milliseconds since 1970."""
+    """The command that asks a node for a rebirth. `timestamp` is in milliseconds since 1970."""
     metric = (field_of(1, REBIRTH.encode()), field_of(3, timestamp), field_of(4, _BOOLEAN), field_of(14, 1))
     return field_of(1, timestamp) + field_of(2, b"".join(metric))
 
 
 def field_of(number: int, content: float | bytes) -> bytes:
-    """A field of a message. number: 15 at most. content: an unsigned integer, a double (as a float) or bytes."""
+    """A field of a message. `number` is at most 15; `content` is an unsigned integer, a double (a float) or bytes."""
     if isinstance(content, float):
         return bytes((number << 3 | _FIXED_64,)) + _DOUBLE.pack(content)
     if isinstance(content, bytes):
@@ -182,7 +182,7 @@ def _quality(properties: bytes, count: Iterator[int]) -> int | None:
 def _fields(data: bytes, count: Iterator[int]) -> Iterator[tuple[int, int, Any]]:
     """Each field's number, wire type and content, an integer or bytes.
 
-    count: Of the fields of the whole message. Raises ValueError, IndexError or NotTakenError.
+    `count` counts the fields of the whole message. Raises ValueError, IndexError or NotTakenError.
     """
     at, end = 0, len(data)
     while at < end:

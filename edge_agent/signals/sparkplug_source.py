@@ -1,4 +1,4 @@
-"""The source `sparkplug`: sessions of Sparkplug B nodes, with their births, data and deaths.
+"""The source `sparkplug`, with sessions of Sparkplug B nodes: their births, data and deaths.
 
 A birth has every metric of a node or device with its name, type and value. The data that follow report by exception,
 mostly by alias and without a type, so whoever missed a birth cannot read them.
@@ -28,7 +28,7 @@ MAX_DEVICES = 5000
 MAX_WAITING = 64
 MAX_WAITING_BYTES = 4_000_000
 MAX_METRIC_NAMES = 5000
-# The time between two requests to a node: a back-off that doubles while they do not help.
+# The time between two requests to a node, which doubles while they do not help.
 REBIRTH_S, MAX_REBIRTH_S = 60.0, 3600.0
 _NAMESPACE = "spBv1.0"
 # Where brokers that are aware of Sparkplug keep the last births.
@@ -55,7 +55,7 @@ def address_of(topic: str) -> tuple[str, str, str, str] | None:
 
 
 def rebirth_request(group: str, node: str, now: float) -> Publication:
-    """Asks a node for a rebirth. now: seconds since 1970."""
+    """Asks a node for a rebirth. `now` is in seconds since 1970."""
     payload = sparkplug.encode_rebirth(int(now * 1000))
     return Publication(topic=f"{_NAMESPACE}/{group}/NCMD/{node}", payload=payload, qos=0)
 
@@ -64,7 +64,7 @@ class RebirthLimiter:
     """Limits how often each node is asked for a rebirth. Tables that follow the same nodes share one."""
 
     def __init__(self) -> None:
-        self._asked: dict[str, tuple[float, float]] = {}  # By topic: when it was asked, and the back-off since.
+        self._asked: dict[str, tuple[float, float]] = {}  # By topic, when it was asked and the back-off since.
 
     def allow(self, topic: str, now: float) -> bool:
         """True if the node may be asked now; the request then counts as sent."""
@@ -97,7 +97,7 @@ class _Device:
     """The names of the table's values that it currently gives."""
 
     def end(self, cause: str) -> Update | None:
-        """Ends its session: it gives no value until its next birth."""
+        """Ends its session, so that it gives no value until its next birth."""
         known, self.known = self.known, set()
         self.is_born = self.is_dead = self.has_missed_birth = False
         self.names.clear()
@@ -183,7 +183,7 @@ class SparkplugSource:
     @property
     def filters(self) -> frozenset[str]:
         config = self._config
-        # All devices, whichever the table follows: their messages share the sequence numbers of the node.
+        # All devices, whichever the table follows, because their messages share the sequence numbers of the node.
         topics = {f"{_NAMESPACE}/{config.group}/{kind}/{config.node}" for kind in _NODE_TYPES}
         topics |= {f"{_NAMESPACE}/{config.group}/{kind}/{config.node}/+" for kind in _DEVICE_TYPES}
         if config.certificates:
@@ -243,7 +243,7 @@ class SparkplugSource:
         return updates
 
     def on_connection_lost(self) -> None:
-        """Ends all sessions: deaths may be missed, and a new birth may assign other aliases."""
+        """Ends all sessions, because deaths may be missed, and a new birth may assign other aliases."""
         for node in self._nodes.values():
             node.end("the connection was lost")
             node.has_session = False
@@ -253,7 +253,7 @@ class SparkplugSource:
         return ()
 
     def keeps_alive(self, machine: str) -> bool:
-        """True while a device of the machine is in session: it reports by exception, so silence means no change."""
+        """True while a device of the machine is in session. It reports by exception, so silence means no change."""
         devices = (device for node in self._nodes.values() for device in node.devices.values())
         return any(device.known and device.machine == machine for device in devices)
 
@@ -404,7 +404,7 @@ class SparkplugSource:
         device.names.clear()
         device.types.clear()
         for metric in metrics:
-            # The first alias of a name: a birth that repeats one must not fill the memory.
+            # Only the first alias of a name, because a birth that repeats one must not fill the memory.
             if metric.name in self._values and metric.name not in device.types:
                 device.types[metric.name] = metric.datatype
                 if metric.alias is not None:
@@ -415,7 +415,7 @@ class SparkplugSource:
     def _numbers(
         self, device: _Device, metrics: Iterable[Metric], not_taken: Counter[str]
     ) -> tuple[dict[str, float | None], dict[str, str]]:
-        """The numbers of the table's values by name, and why those are missing that are beyond their limits."""
+        """The numbers of the table's values by name, and for those beyond their limits why they are missing."""
         taken, causes = dict[str, float | None](), dict[str, str]()
         for metric in metrics:
             metric_name = metric.name or device.names.get(-1 if metric.alias is None else metric.alias, "")

@@ -22,7 +22,7 @@ FILE = "signals-1.json"
 def save(path: Path, tables: dict[str, SignalTable], now: float) -> None:
     """Saves all windows, unless the clock is unset, because no later process could tell their age. Raises OSError.
 
-    now: seconds since 1970.
+    `now` is in seconds since 1970.
     """
     if timestamp(now) is None:
         return

@@ -1,4 +1,4 @@
-"""The source `topics`: a topic for each value, or several values in one payload."""
+"""The source `topics`, with a topic for each value, or several values in one payload."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class TopicSource:
 
 
 def _unreadable(payload: bytes, reason: str, machine: str, names: Sequence[str], config: SignalsTable) -> Update:
-    """What a payload changes that cannot be read.
+    """What a payload that cannot be read changes.
 
     It makes a value missing if it stands where the number should be: as the whole payload, or as a damaged object.
     """

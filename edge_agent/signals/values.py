@@ -64,7 +64,7 @@ def parse(payload: bytes) -> Any:
 def read(value: ValueTable, document: Any, now: float, max_age_s: float) -> float | Absent | None:
     """The number that the document has for a value; None if it says that there is none, ABSENT if it does not say.
 
-    now: seconds since 1970, if the clock is set. Raises NotTakenError.
+    `now` is in seconds since 1970, if the clock is set. Raises NotTakenError.
     """
     if value.path and not isinstance(document, dict | list):
         # A sensor without a number often sends a bare `ERR` or -999 instead of its object.

@@ -24,7 +24,7 @@ class Window:
         self.columns = tuple(array("d", _EMPTY) for _ in range(6))
 
     def hold(self, value: float, start: float, end: float) -> None:
-        """The value held from start to end."""
+        """Counts that the value held from start to end."""
         newest = self._advance_to(end)
         at = max(start, (newest - BUCKETS + 1) * self._bucket_s)
         number = math.floor(at / self._bucket_s)
