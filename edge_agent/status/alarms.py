@@ -2,8 +2,8 @@
 
 To add an alarm, add its entry to ALARMS and a function that finds its cause in `Alarms`. Bring the cause in: from
 `BoardReading`, as a figure of `update`, or by an `on_…` or `set_…` that agent.py calls. An optional part finds its
-cause itself (`Part.findings` in health.py); name it here with `_of_part`. A cause that each task may have is joined by
-`of_tasks`. Nothing here may block.
+cause itself (`Part.findings` in health.py); name it here with `_of_part`. `of_tasks` joins a cause that each task may
+have. Nothing here may block.
 docs/monitoring.md, docs/troubleshooting.md, the sample of docs/mqtt-api.md and examples/monitoring name it, too.
 """
 
@@ -65,13 +65,13 @@ class Severity(IntEnum):
 
     @property
     def text(self) -> str:
-        """As it is published."""
+        """The severity as it is published."""
         return self.name.lower()
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The cause of an alarm is there now."""
+    """The cause of an alarm, which is there now."""
 
     severity: Severity
     message: str
@@ -86,13 +86,13 @@ UNKNOWN = Finding(Severity.NONE, "this board cannot tell")
 def of_tasks(causes: Mapping[str, Finding | None]) -> Finding | None:
     """One finding for all tasks: the message of the first, after the names of all if there are several.
 
-    causes: By task, in the order to name them, without the tasks about which the board cannot tell.
+    `causes` are by task, in the order to name them, without the tasks about which the board cannot tell.
     """
     found = {task: cause for task, cause in causes.items() if cause is not None}
     if not found:
         return None if causes else UNKNOWN
     first = next(iter(found.values()))
-    # At the beginning, because `watch` may cut a message to one line.
+    # The tasks are named first, because `watch` may cut a message to one line.
     names = f"tasks {', '.join(found)}: " if len(found) > 1 else ""
     by_task = {task: cause.message for task, cause in found.items()}
     return replace(first, message=names + first.message, by_task=by_task)
@@ -100,7 +100,7 @@ def of_tasks(causes: Mapping[str, Finding | None]) -> Finding | None:
 
 @dataclass(frozen=True, slots=True)
 class AlarmRule:
-    """Raised once its cause has lasted raise_after_s; eases or ends once an improvement has lasted clear_after_s."""
+    """Raised once its cause has lasted `raise_after_s`; eases or ends after an improvement for `clear_after_s`."""
 
     name: str
     find: Callable[[Alarms], Finding | None]
@@ -267,7 +267,7 @@ def _queue_overload(alarms: Alarms) -> Finding | None:
 
 
 def _of_part(name: str, without: Finding | None) -> Callable[[Alarms], Finding | None]:
-    """Takes the cause that an optional part finds. without: the finding on a board that has no such part."""
+    """Takes the cause that an optional part finds. `without` is the finding on a board that has no such part."""
     return lambda alarms: alarms.findings.get(name, without)
 
 
@@ -298,9 +298,9 @@ class _AlarmState:
 
     def __init__(self, rule: AlarmRule) -> None:
         self.rule = rule
-        # As it is raised; None = it is not.
+        # The cause as it is raised; None if it is not.
         self.finding: Finding | None = None
-        # When the cause was there first, and how that was published.
+        # When the cause was first there, and how that was published.
         self.since = 0.0
         self.since_text: str | None = None
         self._published_at = 0.0
@@ -334,7 +334,7 @@ class _AlarmState:
 
 
 class Alarms:
-    """All alarms of a board. `announce` sends only while there is a connection: nothing is kept for later."""
+    """All alarms of a board. `announce` sends only while there is a connection, so nothing is kept for later."""
 
     def __init__(self, topics: Topics, announce: Callable[[Publication], object]) -> None:
         self._topics = topics
@@ -352,11 +352,11 @@ class Alarms:
         self._foreign_session: tuple[str, float] | None = None
         # How many requests were refused for overload before each of the last updates.
         self.refused: deque[int] = deque(maxlen=REFUSALS_WINDOW_S)
-        # Why no model can be used, with its path; None = one answers, or is loading.
+        # Why no model can be used, with its path; None if one answers, or is loading.
         self.model_fault: str | None = None
-        # None = the model in force was not asked its canaries; "" = it answers as recorded.
+        # As `set_quality_fault` takes it.
         self.quality_fault: str | None = None
-        # Of the model in force; None = never.
+        # When the model in force expires; None if never.
         self.expires: str | None = None
         # Why the configured list does not count, and why the bundle in force must not be used.
         self.revocations_fault: str | None = None
@@ -387,21 +387,21 @@ class Alarms:
         self.takeovers.append(now)
 
     def set_model_fault(self, fault: str | None) -> None:
-        """Why no model can be used, with its path; None = one answers."""
+        """Takes why no model can be used, with its path; None if one answers."""
         self.model_fault = fault
         if fault is not None:
             self.worker_ready_since = None
 
     def set_quality_fault(self, fault: str | None) -> None:
-        """Why the model's answers differ from the recorded ones; "" = they do not, None = it was not asked."""
+        """Takes why the model's answers differ from the recorded ones, "" if they do not, None if it was not asked."""
         self.quality_fault = fault
 
     def set_revocations(self, fault: str | None, revoked: str | None) -> None:
-        """Why the configured list does not count, and why the bundle in force must not be used; None = all is well."""
+        """Takes why the configured list does not count, and why the bundle must not be used; None if all is well."""
         self.revocations_fault, self.revoked = fault, revoked
 
     def on_foreign_session(self, session: str, now: float) -> None:
-        """Another process published this session on our state.
+        """Notes that another process published this session on our state.
 
         Two different sessions mean another agent; a single one may be from our own process before a restart.
         """
@@ -431,7 +431,7 @@ class Alarms:
             self.worker_ready_since = worker_ready_since
         self.reading, self.findings, self.expires, self.odd_inputs = reading, findings, expires, odd_inputs
         self.failed_in_a_row, self.last_failure = failed_in_a_row, last_failure
-        # A deadline that even an idle board would miss is refused too, and is no overload.
+        # A deadline that even an idle board would miss is refused too, but is no overload.
         self.refused.append(overloaded_total - self._overloaded_total if queue_depth > 0 else 0)
         self._overloaded_total = overloaded_total
         self.worker_ends = [at for at in self.worker_ends if now - at <= WORKER_ENDS_WINDOW_S]
@@ -445,7 +445,7 @@ class Alarms:
         return self.severities != before
 
     def publish_all(self, now: float, session: str, *, clear_others: bool) -> None:
-        """Publishes the raised ones. clear_others: also clears all others, which an earlier process may have left."""
+        """Publishes the raised ones. `clear_others` also clears all others, which an earlier process may have left."""
         for alarm in self._states:
             if alarm.finding or clear_others:
                 self._publish(alarm, now, session)

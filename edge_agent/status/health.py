@@ -1,4 +1,4 @@
-"""The health document: what each part reports of itself, and what that means for the whole.
+"""The health document, with what each part reports of itself, and what that means for the whole.
 
 A field is named in its part (`as_health`), in tools/schema/health.json and in docs/mqtt-api.md; a section that only
 some boards have, in ABSENT_SECTIONS, too. A reason is named in its part (`reasons`), in REASONS, in docs/monitoring.md,
@@ -35,7 +35,7 @@ OVERALL = {Severity.NONE: "ok", Severity.WARNING: "degraded", Severity.CRITICAL:
 
 
 class Part(Protocol):
-    """An optional part: learning from answers, a pool. Called on the agent's thread, each second and for health."""
+    """An optional part, such as a pool. It is called on the agent's thread, each second and for health."""
 
     def as_health(self, now: float) -> dict[str, Any]:
         """Its sections of the health document, by name."""
@@ -44,7 +44,7 @@ class Part(Protocol):
         """Whether each of its reasons of health holds now."""
 
     def findings(self, now: float) -> Mapping[str, Finding | None]:
-        """The causes of its alarms by name: UNKNOWN where the board cannot tell, None where all is well."""
+        """The causes of its alarms by name; UNKNOWN where the board cannot tell, None where all is well."""
 
 
 def health_document(
@@ -75,7 +75,7 @@ def health_document(
     document: dict[str, Any] = {
         "overall": OVERALL[max(known.values())],
         "reasons": held,
-        # Also of reasons that do not hold now: most programs for metrics read only numbers, and expect the same ones.
+        # Also reasons that do not hold now, as most programs for metrics read only numbers, and expect the same ones.
         "severity": {**{name: severity.value for name, severity in known.items()}, **dict.fromkeys(sorted(unmeasured))},
     }
     for part in parts:

@@ -1,4 +1,4 @@
-"""Home Assistant's MQTT discovery of a board: one device with entities for selected figures of health and all alarms.
+"""Home Assistant's MQTT discovery of a board, as a device with entities for selected figures of health and all alarms.
 
 Format: https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload
 """
@@ -26,7 +26,7 @@ def _measured(unit: str, device_class: str | None = None, state_class: str = "me
     return {**known, "unit_of_measurement": unit, "state_class": state_class}
 
 
-# Figures of the health document: the name for people, the path, and more fields of the entity.
+# Figures of the health document, each with its name for people, its path, and more fields of the entity.
 _SENSORS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("Health", "overall", {"device_class": "enum", "options": ["ok", "degraded", "critical"]}),
     ("Queue", "queue.depth", _measured("requests")),
@@ -35,7 +35,7 @@ _SENSORS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("Power", "power.watts", _measured("W", "power")),
     ("Energy", "power.joules_total", _measured("J", "energy", "total_increasing")),
     ("SoC temperature", "thermal.soc_c", _measured("°C", "temperature") | _DIAGNOSTIC),
-    # A difference of temperatures: the class `temperature` would subtract 32 when it converts to degrees Fahrenheit.
+    # No `temperature`, because this is a difference, from which that class would subtract 32 for degrees Fahrenheit.
     ("Headroom", "thermal.headroom_c", _measured("°C") | _DIAGNOSTIC),
     ("Governor level", "governor.level", _DIAGNOSTIC),
     ("CPU", "cpu.percent", _measured("%") | _DIAGNOSTIC),
@@ -46,7 +46,7 @@ _BITS = (("Throttled", "thermal.throttled_now"), ("Undervoltage", "power.undervo
 
 
 def discovery(config: Config, board_model: str) -> Publication | None:
-    """The retained message; empty to remove the board, None where the configuration says nothing."""
+    """The retained message, which is empty to remove the board; None where the configuration says nothing."""
     if config.homeassistant.enabled is None:
         return None
     if not config.homeassistant.enabled:
@@ -111,7 +111,7 @@ def _components(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
                     "platform": "sensor",
                     "name": f"{task.notable.capitalize()}: {name}",
                     "value_template": f"{{{{ {counts}.get('notable_total', 0) }}}}",
-                    # With the number of all answers.
+                    # Its attributes have the number of all answers, too.
                     "json_attributes_topic": config.topics.health,
                     "json_attributes_template": f"{{{{ {counts} | tojson }}}}",
                     **_measured("readings", state_class="total_increasing"),

@@ -1,4 +1,4 @@
-"""The `state` topic: whether the board answers, as its birth message and its last will."""
+"""The `state` topic, where its birth message and its last will say whether the board answers."""
 
 import secrets
 from enum import StrEnum
@@ -23,14 +23,15 @@ class Presence:
     """Each connection has its own session, the same in its will and its birth. So a watcher can tell the will of a dead
     connection from the state of the living one.
 
-    The network thread calls `begin_session_with_will` before each attempt to connect, the agent's thread the rest.
+    The network thread calls `begin_session_with_will` before each attempt to connect; the agent's thread calls the
+    rest.
     """
 
     def __init__(self, topics: Topics) -> None:
         self._topics = topics
         # The suffix of every session id of this process.
         self._process = secrets.token_hex(4)
-        # The session's id, and when it began; None = the clock was unset.
+        # The session's id, and when it began, which is None if the clock was unset.
         self._session: tuple[str, str | None] = ("", None)
         self.state = State.OFFLINE
         self.reason: str | None = STARTING
@@ -45,7 +46,7 @@ class Presence:
         return self._session[0]
 
     def foreign_session(self, payload: bytes) -> str | None:
-        """The session in a message on our state topic, if another process has made it."""
+        """The session in a message on our state topic, if another process sent it."""
         try:
             document = parse_json(payload.decode("utf-8"))
         except ValueError:

@@ -35,7 +35,7 @@ from edge_agent.worker.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 ALARMS_EVERY_S = 1.0
-# After a connection, a start of Home Assistant, and a foreign message on our state: others may still be busy then.
+# After a connection, a start of Home Assistant, or a foreign message on our state, others may be busy for this long.
 REPUBLISH_AFTER_S = 2.0
 # A watcher that was away for longer has no use for old events.
 EVENT_EXPIRY_S = 86_400
@@ -101,13 +101,13 @@ class StatusPublisher:
             self.publish_all()
 
     def on_connected(self, now: float) -> None:
-        """The control connection is there."""
+        """Publishes what a new control connection calls for."""
         self.publish_all(clear_others=True)
         # A broker that lost its retained messages in a restart may lose these in the same start.
         self._republish_at = now + REPUBLISH_AFTER_S
 
     def receive(self, message: Message, now: float) -> bool:
-        """Takes a message on our state topic, or of Home Assistant; False = the message is for another part."""
+        """Takes a message on our state topic, or of Home Assistant. Returns False if it is for another part."""
         if message.topic == self._config.topics.state:
             if session := self._presence.foreign_session(message.payload):
                 self.alarms.on_foreign_session(session, now)
@@ -122,16 +122,16 @@ class StatusPublisher:
         return True
 
     def reconfigure(self, config: Config, tasks: dict[str, Task]) -> None:
-        """Applies from the next `publish_all` on."""
+        """Takes a configuration, which applies from the next `publish_all` on."""
         before, after = self._config.homeassistant, config.homeassistant
         if before.enabled and (after.enabled is False or after.prefix != before.prefix):
-            # Kept for a broker that is away: the old topic is not known later.
+            # Kept for a broker that is away, because the old topic is not known later.
             self._connections.control.publish(withdrawal(self._config))
         self._config, self._tasks = config, tasks
         self._health_at = min(self._health_at, time.monotonic() + config.health.interval_s)
 
     def publish_all(self, *, clear_others: bool = False) -> None:
-        """All retained topics. clear_others: also ends what an earlier process, or another client, has left there."""
+        """Publishes all retained topics. `clear_others` ends what earlier processes or other clients left there."""
         publish, now = self._connections.publish_if_connected, time.monotonic()
         publish(self._presence.birth())
         self.alarms.publish_all(now, self._presence.session, clear_others=clear_others)
@@ -195,14 +195,14 @@ class StatusPublisher:
         self.alarms.withdraw()
 
     def publish_event(self, name: str, document: dict[str, Any]) -> None:
-        """Not retained: it happened once. It is kept until a broker has it."""
+        """Publishes an event, which is not retained because it happened once. It is kept until a broker has it."""
         event = json_publication(
             self._config.topics.event(name), {"ts": timestamp(), **document}, expiry_s=EVENT_EXPIRY_S
         )
         self._connections.control.publish(event)
 
     def publish_health(self) -> int:
-        """Returns the number of the document, which is published once promises are judged."""
+        """Publishes health, unless promises are still to be judged. Returns the number of this or the next document."""
         if not self._dispatcher.admission.answerers.is_judged:
             return self.health_sequence + 1
         self.health_sequence += 1
@@ -275,7 +275,7 @@ def _version_folder(program: Path) -> str | None:
 
 
 def _config_sha256(config: Config) -> str:
-    """Of the keys that are set, because another version may have other defaults; the first 16 digits."""
+    """The first 16 digits of the hash of the keys that are set, because another version may have other defaults."""
     document = config.model_dump_json(exclude_unset=True, warnings=False)
     return hashlib.sha256(document.encode()).hexdigest()[:16]
 
@@ -283,5 +283,5 @@ def _config_sha256(config: Config) -> str:
 def _installed_version(package: str) -> str | None:
     try:
         return metadata.version(package)
-    except metadata.PackageNotFoundError:  # the agent alone needs no engine: its model may be `echo:`
+    except metadata.PackageNotFoundError:  # The agent alone needs no engine, because its model may be `echo:`.
         return None

@@ -1,4 +1,4 @@
-"""The store's database file: opened, or set aside and begun again."""
+"""Opens the store's database file, or sets it aside and begins another."""
 
 import logging
 import os
@@ -11,14 +11,14 @@ log = logging.getLogger(__name__)
 
 FILE = "requests-1.sqlite"
 WAL_SUFFIX = "-wal"
-# The WAL keeps this size once it has grown to it: to overwrite it changes no file size, which saves a write.
+# The WAL keeps this size once it has grown to it, because overwriting it changes no file size, which saves a write.
 WAL_BYTES = 4 << 20
 # Each commit writes whole pages, and a row is smaller than one.
 _PAGE_BYTES = 1024
 _CACHE_KIB = 256
 _LOCKED_S = 1.0
 
-# STRICT and CHECK: `quick_check` finds values that damage has changed into ones that nobody expects.
+# With STRICT and CHECK, `quick_check` finds values that damage has changed into ones that nobody expects.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
   number INTEGER PRIMARY KEY, task TEXT NOT NULL,
@@ -38,10 +38,10 @@ CREATE INDEX IF NOT EXISTS answers_by_id ON answers (task, id);
 CREATE TABLE IF NOT EXISTS accuracy (basis TEXT PRIMARY KEY, task TEXT NOT NULL, document TEXT NOT NULL) STRICT;
 """
 
-# In the order of their worth: a fault ends a copy.
+# In the order of their worth, because a fault ends a copy.
 TABLES = ("requests", "quarantine", "accuracy", "answers")
 
-# What goes wrong with a database or its disk. UnicodeError: SQLite's message quotes damaged text.
+# What goes wrong with a database or its disk. It is a UnicodeError where SQLite's message quotes damaged text.
 STORE_ERRORS = (sqlite3.Error, OSError, UnicodeError)
 
 
@@ -54,7 +54,7 @@ def open_in_memory() -> sqlite3.Connection:
 
 
 def open_or_set_aside(path: Path) -> tuple[sqlite3.Connection, str | None]:
-    """The database, and why an earlier one was set aside; None = it was not.
+    """The database, and why an earlier one was set aside; None if none was.
 
     Raises sqlite3.OperationalError and OSError for what is wrong with the disk.
     """
@@ -62,7 +62,7 @@ def open_or_set_aside(path: Path) -> tuple[sqlite3.Connection, str | None]:
     try:
         return _open_sound(path), None
     except (ForeignSchemaError, sqlite3.DatabaseError, UnicodeError) as error:
-        if isinstance(error, sqlite3.OperationalError):  # the disk, not the content of the file
+        if isinstance(error, sqlite3.OperationalError):  # The disk is at fault, not the content of the file.
             raise
         is_foreign = isinstance(error, ForeignSchemaError)
         why = f"of another release: {error}" if is_foreign else f"damaged: {error}"
@@ -76,8 +76,8 @@ def open_or_set_aside(path: Path) -> tuple[sqlite3.Connection, str | None]:
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection; a process may have several to a file."""
-    # unix-excl: this process alone has the file, and SQLite needs no shared memory file. If a disk failed to read a
-    # page of that, SIGBUS would end the process. Its pages are writes to the card, too.
+    # With unix-excl, this process alone has the file, and SQLite needs no shared memory file. If a disk failed to read
+    # a page of that, SIGBUS would end the process. Its pages are writes to the card, too.
     return _connect(f"file:{quote(os.fsencode(path))}?vfs=unix-excl")
 
 
@@ -89,7 +89,7 @@ def _open_sound(path: Path) -> sqlite3.Connection:
     try:
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        # A commit waits for no disk and makes no checkpoint: fsync.py does both.
+        # A commit waits for no disk and makes no checkpoint, because fsync.py does both.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -112,7 +112,7 @@ def _with_tables(connection: sqlite3.Connection) -> sqlite3.Connection:
     texts = (f"{name} TEXT" for name in ("rare_fields", "machine", "marked_by"))
     for column in (*texts, "is_refused INTEGER NOT NULL DEFAULT 0"):
         if (column.split()[0],) not in known:
-            connection.execute(f"ALTER TABLE answers ADD COLUMN {column}")  # of an earlier 0.2.0
+            connection.execute(f"ALTER TABLE answers ADD COLUMN {column}")  # An earlier 0.2.0 lacks it.
     return connection
 
 
@@ -124,7 +124,7 @@ def _columns(connection: sqlite3.Connection) -> list[tuple[str, str]]:
 def _set_aside(path: Path, suffix: str) -> Path:
     """Replaces what an earlier time set aside."""
     aside = _beside(path, suffix)
-    # The WAL first: SQLite would apply it to a new file of that name.
+    # The WAL first, because SQLite would apply it to a new file of that name.
     with suppress(FileNotFoundError):
         _beside(path, WAL_SUFFIX).replace(_beside(aside, WAL_SUFFIX))
     path.replace(aside)
@@ -137,7 +137,7 @@ def _beside(path: Path, suffix: str) -> Path:
 
 class _Connection(sqlite3.Connection):
     def __del__(self) -> None:  # Python warns of a connection that is dropped without this
-        with suppress(sqlite3.ProgrammingError):  # it was never opened
+        with suppress(sqlite3.ProgrammingError):  # It was never opened.
             self.close()
 
 

@@ -1,4 +1,4 @@
-"""The thread that brings commits to the disk: one write for several requests, because a memory card wears out."""
+"""The thread that brings commits to the disk, with one write for several requests, because a memory card wears out."""
 
 import os
 import threading
@@ -33,7 +33,7 @@ class FsyncThread:
     """`deliver` is called by the thread."""
 
     def __init__(self, path: Path, deliver: Callable[[Synced], None]) -> None:
-        """path: of a database that was just opened."""
+        """`path` is that of a database that was just opened."""
         self._path = path
         self._wal = Path(f"{path}{WAL_SUFFIX}")
         self._deliver = deliver
@@ -49,12 +49,12 @@ class FsyncThread:
         self._thread.start()
 
     def request(self, generation: int, *, unacknowledged: int) -> None:
-        """Requests an fsync of what is committed, as this generation (they rise). unacknowledged: messages waiting."""
+        """Requests an fsync of what is committed, as this generation (they rise). So many messages wait for it."""
         with self._wanted:
             self._generation = generation
             every_s = URGENT_EVERY_S if unacknowledged else LAZY_EVERY_S
             due_at = self._synced_at + (every_s if unacknowledged < MANY_UNACKNOWLEDGED else 0.0)
-            # A wake-up costs CPU: the thread is woken only for what is due before it wakes by itself.
+            # A wake-up costs CPU, so the thread is woken only for what is due before it wakes by itself.
             if self._due_at is None or due_at < self._due_at:
                 self._due_at = due_at
                 self._wanted.notify()
@@ -71,14 +71,14 @@ class FsyncThread:
             try:
                 self._sync()
             except STORE_ERRORS as error:
-                if not self._is_stopped:  # or the store has given this file up
+                if not self._is_stopped:  # Otherwise, the store has given this file up.
                     self._deliver(Synced(generation, str(error)))
             else:
                 self.synced = generation
                 self._deliver(Synced(generation))
 
     def _wait(self) -> int | None:
-        """The next generation when it is due. None = the end."""
+        """Waits until the next generation is due, and returns it; None at the end."""
         with self._wanted:
             while self._due_at is None or (self._due_at > time.monotonic() and not self._is_stopped):
                 if self._is_stopped:

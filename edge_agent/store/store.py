@@ -39,7 +39,7 @@ class StoredReply:
     """A reply that a repeated request gets again."""
 
     row: int
-    key: bytes  # As in requests/duplicates.
+    key: bytes  # The same as in requests/duplicates.
     reply: bytes
     nbytes: int  # About its size on disk.
     ended: Moment
@@ -61,7 +61,7 @@ class Store:
     """
 
     def __init__(self, path: Path | None, deliver: Callable[[Synced], None]) -> None:
-        """path: None = in memory only. deliver: called by another thread when commits are on the disk."""
+        """Without a path, all is in memory only. Another thread calls `deliver` when commits are on the disk."""
         self.fault: str | None = None  # Why rows are in memory that should be on disk.
         self.set_aside: str | None = None  # Why an earlier file was set aside.
         self.is_dirty = False  # Whether anything is committed that no fsync was requested for.
@@ -75,7 +75,7 @@ class Store:
     def start(self) -> list[tuple[int, Reply]]:
         """Opens the file. Gives rows and replies of earlier processes that the broker may not have.
 
-        A file that cannot be opened is left alone, also later: its requests are for the next process.
+        A file that cannot be opened is left alone, also later, because its requests are for the next process.
         """
         if self._path is None:
             return []
@@ -119,7 +119,7 @@ class Store:
         ]
 
     def new_row(self) -> int:
-        """For a request that is answered at once: it is first written with its reply."""
+        """A row for a request that is answered at once, and so is first written with its reply."""
         row, self._next_row = self._next_row, self._next_row + 1
         return row
 
@@ -137,7 +137,7 @@ class Store:
         self.write("DELETE FROM requests WHERE number = ?", row)
 
     def store_reply(self, row: int, task: str, reply: Reply, key: bytes | None, ended: Moment) -> None:
-        """Replaces the request by its reply. key: for `repeatable`; None = it is not repeated."""
+        """Replaces the request by its reply. `key` is for `repeatable`; None if the reply is not repeated."""
         self.write(
             "INSERT INTO requests"
             " (number, task, correlation, boot, monotonic_s, wall_s, reply_topic, reply, payload, content_type, key)"
@@ -150,7 +150,7 @@ class Store:
         )  # fmt: skip
 
     def mark_delivered(self, row: int) -> None:
-        """The broker has the reply."""
+        """Notes that the broker has the reply."""
         self.write("UPDATE requests SET is_delivered = 1 WHERE number = ?", row)
         self._drop_done(row)
 
@@ -162,12 +162,12 @@ class Store:
         self.write("DELETE FROM requests WHERE number = ? AND is_delivered AND key IS NULL", row)
 
     def recall(self, row: int) -> bytes | None:
-        """The payload of a reply that is repeated; None = it is not there any more."""
+        """The payload of a reply that is repeated; None if it is no longer there."""
         rows = self.select("SELECT reply FROM requests WHERE number = ? AND key IS NOT NULL", row)
         return rows[0][0] if rows else None
 
     def add_quarantined(self, entry: Quarantined) -> None:
-        """Later processes do not run it either."""
+        """Keeps the entry, so that later processes do not run it either."""
         self.write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", entry.fingerprint, entry.task, entry.since)
 
     def remove_quarantined(self, fingerprint: str) -> None:
@@ -178,7 +178,7 @@ class Store:
         return [Quarantined(*row) for row in self.select("SELECT * FROM quarantine ORDER BY rowid")]
 
     def commit(self) -> None:
-        """All that was written outlives this process."""
+        """Makes all that was written outlive this process."""
         if not self._uncommitted:
             return
         try:
@@ -190,7 +190,7 @@ class Store:
         self.is_dirty = True
 
     def request_fsync(self, generation: int, *, unacknowledged: int) -> bool:
-        """See FsyncThread.request; `Synced` reports it. False: there is no disk to wait for."""
+        """See FsyncThread.request; `Synced` reports it. Returns False if there is no disk to wait for."""
         self.is_dirty = False
         if self._fsync is None:
             return False
@@ -202,14 +202,14 @@ class Store:
             self._fail(event.fault)
 
     def maintain(self) -> None:
-        """To be called often: completes checkpoints."""
+        """Completes checkpoints; must be called often."""
         if (fsync := self._fsync) is not None and fsync.needs_checkpoint:
             self.commit()
             self.select("PRAGMA wal_checkpoint(RESTART)")
             fsync.needs_checkpoint = False
 
     def stop(self, timeout_s: float) -> int | None:
-        """Waits for the last fsync that was requested. Returns the generation on the disk; None = all is in memory."""
+        """Waits for the last fsync that was requested. Returns the generation on the disk; None if all is in memory."""
         if self._fsync is None:
             return None
         self._fsync.stop(timeout_s)
@@ -227,7 +227,7 @@ class Store:
         return rows[0][0] if rows else None
 
     def save_task_state(self, basis: str, task: str, document: str) -> None:
-        """Keeps what was found out about a task. basis: identifies its definition and the model."""
+        """Keeps what was found out about a task. `basis` identifies its definition and the model."""
         self.write("INSERT OR REPLACE INTO accuracy VALUES (?, ?, ?)", basis, task, document)
 
     def select(self, statement: str, *values: object) -> list[Any]:
@@ -259,7 +259,7 @@ class Store:
             return
         self._fsync.stop(0.0)
         self._fsync = None
-        self.is_dirty = True  # what waited for an fsync waits for no disk now
+        self.is_dirty = True  # What waited for an fsync now waits for no disk.
         failed, self._connection = self._connection, open_in_memory()
         with suppress(*STORE_ERRORS):
             if failed.in_transaction:
