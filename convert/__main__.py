@@ -2,7 +2,7 @@
 
 import sys
 
-# Not from .agent, which imports the packages that may be missing.
+# Not imported from .agent, which imports the packages that may be missing.
 from edge_agent.core.extras import missing_extra
 
 

@@ -2,11 +2,11 @@
 
 
 class ConvertError(Exception):
-    """The conversion failed although the checkpoint may be fine: exit code 1."""
+    """The conversion failed although the checkpoint may be fine. The exit code is 1."""
 
 
 class CheckpointError(ConvertError):
-    """The checkpoint is damaged, inconsistent or of an unsupported kind: exit code 65.
+    """The checkpoint is damaged, inconsistent or of an unsupported kind. The exit code is 65.
 
     The message is one line with the file or field, the value found and what is allowed.
     """

@@ -231,7 +231,7 @@ def _map_run(
 
 
 def _softmax(logits: _Floats) -> _Floats:
-    # Not below what a score map takes for zero.
+    # Weights are not below what a score map takes for zero.
     weights = np.maximum(np.exp(logits - logits.max(axis=1, keepdims=True)), 1e-9)
     result: _Floats = weights / weights.sum(axis=1, keepdims=True)
     return result

@@ -22,7 +22,7 @@ from ..report.quality import Comparison, Divergence, EvaluationTexts, Perplexity
 from .requests import Requests, row_error
 from .worker import AdaptedModel, open_worker
 
-# About 4 000 positions: the mean is then known within some percent.
+# About 4 000 positions, so that the mean is known within some percent.
 EVALUATION_CHUNKS = 16
 # What the report compares a bundle with.
 PLAIN = (Quantization.Q4_0, Quantization.IQ4_NL, Quantization.Q4_K_M, Quantization.Q8_0)

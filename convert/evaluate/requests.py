@@ -26,7 +26,7 @@ from ..read.files import check_regular, user_rows
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    sha256: str  # In hex, of the rows and the definitions of their tasks.
+    sha256: str  # The hash, in hex, of the rows and the definitions of their tasks.
     requests: list[TaskRow]
 
     @property

@@ -169,7 +169,7 @@ def time_doubts(rows: Sequence[Row]) -> Iterator[str]:
 
 def counter_doubts(rows: Sequence[Row], numbers: Iterable[str]) -> Iterator[str]:
     """Fields that only rise from row to row, like the number of a message or the seconds of a clock."""
-    # Of one machine and one file, because others have counts of their own.
+    # Only rows of one machine and one file, because others have counts of their own.
     sequences = defaultdict[tuple[str, str | None], list[Row]](list)
     for row in rows:
         sequences[row.file, row.machine].append(row)

@@ -138,7 +138,7 @@ def _fit(exports: Sequence[Export]) -> FittedMap:
 def _add_students(
     bundle: Path, large: Model, students: Sequence[tuple[Path, Model]]
 ) -> tuple[dict[str, list[str]], dict[str, Path]]:
-    """By name, the tasks of all students, and the files of the new ones; one replaces an older one of its name."""
+    """The tasks of all students, and the files of the new ones, by name. A new one replaces one of its name."""
     tasks = {student.name: [*student.tasks] for student in large.students}
     files = dict[str, Path]()
     for path, model in students:
@@ -161,7 +161,7 @@ def _add_students(
 
 
 def _students_of(model: Model, where: str) -> dict[str, tuple[Path, list[str]]]:
-    """By name, the files of a bundle that become students, and their tasks. Raises ConvertError."""
+    """The files of a bundle that become students, and their tasks, by name. Raises ConvertError."""
     if model.tokens is None:  # It holds nothing but what usual readings look like.
         return {student.name: (Path(student.path), [*student.tasks]) for student in model.students}
     if (fields := model_facts(model.path).fields) is None:

@@ -184,7 +184,8 @@ def _fit(
         vectors, is_answer = embedding.vectors(), torch.from_numpy(targets[:, 1:] != _IGNORED)
         read = functional.embedding(torch.from_numpy(ids), vectors)
         hidden = model.model(inputs_embeds=read).last_hidden_state[:, :-1][is_answer]
-        # Not the curves: as outputs, which no answer has, all bins of a number would push its point away together.
+        # The curves are not used as outputs, which no answer has, because all bins of a number would then push its
+        # point away together.
         loss = functional.cross_entropy(
             hidden @ embedding.tokens.T,
             torch.from_numpy(targets[:, 1:])[is_answer],

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 MAX_STEPS = 1600
-# Also where `--minutes` allows fewer.
+# The fewest steps, even where `--minutes` allows fewer still.
 MIN_STEPS = 200
 # Time and memory grow with the tokens of a row.
 MAX_TOKENS = 256

@@ -14,7 +14,7 @@ SCHEMA = 1
 _JUDGED_SHARE = 0.8
 # Fewer rows of a label say little about it, and less about how often it is right.
 FEW_ROWS = 10
-# In a confusion matrix, stands for no label: the best one is below `min_score`, or the input is unlike training.
+# Stands for no label in a confusion matrix, because the best one is below `min_score`, or the input is unlike training.
 UNSURE = "(unsure)"
 _OVERRIDE = "may help; --any-accuracy writes it anyway"
 

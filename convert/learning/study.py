@@ -35,16 +35,16 @@ class Study:
     """The rows that the written model learns from, and the folds by which its recipe is judged."""
 
     rows: Sequence[Row]
-    folds: Sequence[Fold]  # Of labelled rows; also of the teacher's answers, for tasks that have no labelled rows.
+    folds: Sequence[Fold]  # They have labelled rows, or the teacher's answers for tasks without any.
     held_out: str  # The rows that the folds hold out, in words.
     teacher: Teacher | None = None
     corrected: Teacher | None = None  # The teacher for the written model, corrected by all labelled rows.
     by_fold: Sequence[Teacher] = ()  # The teacher for each fold, corrected by no row that the fold holds out.
     labelled_tasks: frozenset[str] = frozenset()
     unlabelled_train: Sequence[Row] = ()
-    """Rows of the labelled tasks that have no label themselves: each fold learns the teacher's answers to them."""
+    """Rows of the labelled tasks without a label of their own, to which each fold learns the teacher's answers."""
     unlabelled_held_out: Sequence[Row] = ()
-    """More such rows: the model of the first fold is compared with the teacher on them."""
+    """More such rows, on which the model of the first fold is compared with the teacher."""
 
     @classmethod
     def of(cls, labelled: Sequence[Row], teacher: Teacher | None, seed: int) -> "Study":

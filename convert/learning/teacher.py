@@ -31,14 +31,14 @@ _AT_ONCE = 4
 class Teacher:
     """The answers of a larger model, which was asked once."""
 
-    sha256: str  # Of its weights, in hex.
+    sha256: str  # The hash of its weights, in hex.
     unlabelled: Sequence[Row]  # The rows without labels that it answers.
     answers: Mapping[tuple[str, str], Any]
     """By task and text of an input, the scores of the labels as the model gives them, or an object."""
     maps: Mapping[str, ScoreMap]  # What corrects the scores, by task with labels.
 
     def corrected_by(self, labelled: Sequence[Row]) -> "Teacher":
-        """With a map for each task that has enough of these rows, if it lowers their cross-validated log loss."""
+        """The teacher with a map for each task with enough of these rows, if it lowers log loss, cross-validated."""
         maps = dict(self.maps)
         for name, rows in by_task(row for row in labelled if row.chances is None).items():
             if (start := maps.get(name)) is None:
@@ -54,7 +54,7 @@ class Teacher:
         return replace(self, maps=maps)
 
     def answer(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows with its answers: the best one, and the chances of all."""
+        """The rows with its answers, which are the best one and the chances of all."""
         answered = []
         for row in rows:
             output, scores = self._answer(row)

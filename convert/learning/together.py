@@ -14,7 +14,7 @@ from .quality import AnsweredRow
 from .training_rows import Row, by_task
 from .usual import learn_usual
 
-# Of all tasks together, in a header that the agent reads up to 1 MiB: enough for about 200 numbers.
+# For all tasks together, in a header that the agent reads up to 1 MiB, which is enough for about 200 numbers.
 _MAX_BYTES = 300_000
 _MAX_SCORES = 1000
 

@@ -151,7 +151,7 @@ def in_order_of_time(rows: Sequence[Row]) -> list[Row]:
 
 
 def read_rows(path: Path, tasks: Mapping[str, Task], *, is_labelled: bool) -> list[Row]:
-    """In the order of the file. Raises ConvertError."""
+    """The rows in the order of the file. Raises ConvertError."""
     tasks = {name: task for name, task in tasks.items() if name != BUILT_IN_TASK}
     rows = list[Row]()
     for request in read_requests(path, tasks, is_labelled=is_labelled).requests:
@@ -187,7 +187,7 @@ def _fault(row: Row, *, is_labelled: bool) -> str | None:
 
 
 def by_task(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """In the order of the tasks' first rows."""
+    """The rows of each task, in the order of the tasks' first rows."""
     of_task: dict[str, list[Row]] = {}
     for row in rows:
         of_task.setdefault(row.task.name, []).append(row)

@@ -35,8 +35,8 @@ from .usual_training import UnusualJob, is_usual, judge_unusual, write_unusual_b
 # A task of the kind `classify` can be made where an answer has this many rows.
 ENOUGH_ROWS = 20
 _SHOWN_RAREST = 5
-# Of usual rows with the same error code, or without the same field, --classify keeps so many. Rows with codes of one
-# field are added up to this share, because a field with many codes would be read as a text.
+# --classify keeps so many usual rows with the same error code, or without the same field. Rows with codes of one field
+# are added up to this share, because a field with many codes would be read as a text.
 _KEPT_OF_EACH, _MAX_CODE_SHARE = 10, 0.05
 
 
@@ -188,7 +188,7 @@ def _read_of(unusual: dict[str, Task], given: argparse.Namespace) -> tuple[list[
         # A board that runs an earlier model of the new task has rows of it, too.
         unusual = unusual | {given.classify: unusual[next(iter(watched))]}
     labelled, _, notes = read_labelled(given.labelled or (), unusual)
-    # A row with a time is the same reading. What people took for usual stays: each standstill may have the same values.
+    # A row with a time is the same reading. What people took for usual stays, as standstills may have the same values.
     faults = [row for row in labelled if not is_usual(row)]
     named = Counter(row.identity for row in faults if row.time is not None)
     inputs = {row.identity for row in unlabelled}

@@ -57,7 +57,7 @@ _CANARIES = 20
 _RAREST = 20
 # Neighbours in a run of rare rows are at most so many times as far apart as rows usually are.
 _MAX_GAP = 10
-# In so many rows, each number jumps.
+# Each number jumps in so many rows.
 _JUMP_ROWS = 200
 _MAX_SHOWN = 8
 _TIME_RATES = ("1 per month", "1 per week", "1 per day", "1 per 100 readings")
@@ -66,7 +66,7 @@ _READING_RATES = ("1 per 10000 readings", "1 per 1000 readings", "1 per 100 read
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnusualJob:
-    rows: Sequence[Row]  # Of tasks of the kind `unusual`.
+    rows: Sequence[Row]  # The rows are of tasks of the kind `unusual`.
     seed: int
     name: str
     version: int

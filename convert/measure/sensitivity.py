@@ -121,7 +121,7 @@ def measure_sensitivities(
     # The importance matrix must hold all matrices that need not be rounded again.
     if read_importance(results.importance_path) is not None:
         results.load()
-    # In the order of a run, in which the embedding comes last because it is the output matrix, or is only looked up.
+    # They are in the order of a run, where the embedding comes last, because it is the output matrix or only looked up.
     matrices = sorted(matrices, key=lambda tensor: tensor.name == TOKEN_EMBD)
     missing = {
         tensor.name: [kind for kind in kinds[tensor.name] if not results.is_encoded(tensor, kind)]

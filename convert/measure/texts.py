@@ -31,7 +31,7 @@ class Texts:
     """Documents of one or several files."""
 
     name: str  # Printable, for messages and reports.
-    sha256: str  # In hex, of the content of all files, one after the other.
+    sha256: str  # The hash, in hex, of the content of all files, one after the other.
     documents: list[TextDocument]
 
 
@@ -91,7 +91,7 @@ def _message(value: Any) -> tuple[str, str]:
 
 
 def chunks(texts: Texts, vocabulary: LoadedVocabulary, *, seed: int, max_chunks: int) -> list[list[int]]:
-    """At most `max_chunks` of CHUNK_TOKENS each, in an order set by the seed. Raises ConvertError for less than one."""
+    """At most `max_chunks` of CHUNK_TOKENS each, in an order by `seed`. Raises ConvertError for less than one."""
     documents = list(texts.documents)
     random.Random(seed).shuffle(documents)  # noqa: S311 - a reproducible order
     tokens: list[int] = []

@@ -40,7 +40,7 @@ class Quantization(Enum):
         return GgmlType.BF16 if self is Quantization.AUTO else GgmlType[self.name.removesuffix("_M")]
 
 
-# For rows that are not a multiple of 256 elements long.
+# The types for rows that are not a multiple of 256 elements long.
 _SMALLER_BLOCKS = {GgmlType.Q4_K: GgmlType.Q5_0, GgmlType.Q5_K: GgmlType.Q5_1, GgmlType.Q6_K: GgmlType.Q8_0}
 
 

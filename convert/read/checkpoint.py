@@ -34,7 +34,7 @@ class Checkpoint:
         self.folder = folder
         self._small_files: dict[str, str] = {}
         with ExitStack() as stack:
-            # As upstream, which does not read the index either.
+            # The index is not read; upstream does not read it either.
             self._shards = [stack.enter_context(SafetensorsFile(path)) for path in sorted(folder.glob(SHARDS))]
             if not self._shards:
                 is_converted = any(folder.glob("*.gguf"))

@@ -57,7 +57,7 @@ class LowRank:
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    alpha: float  # For llama.cpp, whose scale is always alpha / rank.
+    alpha: float  # The value for llama.cpp, whose scale is always alpha / rank.
     updates: list[LowRank]  # In the order of the model's tensors.
     sources: dict[str, str]  # SHA-256 of its files, in hex.
 

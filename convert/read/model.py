@@ -61,7 +61,7 @@ def _required(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
 
 
 def _chat_template(checkpoint: Checkpoint, tokenizer_config: dict[str, Any]) -> str | None:
-    """From tokenizer_config.json, else from its own file, as upstream. Of several named ones, chats use `default`."""
+    """That of tokenizer_config.json, else of its own file, as upstream. Of several named ones, chats use `default`."""
     template, where = tokenizer_config.get("chat_template"), TOKENIZER_CONFIG_FILE
     if isinstance(template, list):
         named = [one for one in template if isinstance(one, dict) and one.get("name") == "default"]

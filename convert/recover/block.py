@@ -45,7 +45,7 @@ class Block:
         self._layer = Qwen2DecoderLayer(config, number).requires_grad_(requires_grad=False)
         self._rotary = Qwen2RotaryEmbedding(config)
         prefix = f"model.layers.{number}."
-        # By the name of the layer's parameter.
+        # The tensors by the name of the layer's parameter.
         self._tensors = {
             tensor.source.name.removeprefix(prefix): tensor
             for tensor in tensors

@@ -25,8 +25,8 @@ class Coverage:
     name: str
     lines: int
     covered: int  # Lines that are read as before, because all of their tokens are in the part.
-    tokens_before: int  # Of all lines, with the whole vocabulary.
-    tokens: int  # Of all lines, with the part.
+    tokens_before: int  # The tokens of all lines with the whole vocabulary.
+    tokens: int  # The tokens of all lines with the part.
 
     @property
     def growth(self) -> float:
@@ -50,7 +50,7 @@ class Bundle:
     bits_per_weight: float
     target: str  # The kernels that its types were chosen for.
     calibration: CalibrationTexts
-    adapter_sha256: str | None  # Of adapter.gguf in hex; None if there is none.
+    adapter_sha256: str | None  # The hash of adapter.gguf in hex; None if there is none.
     canaries: int  # The number of recorded answers.
     vocabulary: Vocabulary
     bytes_per_token: int  # Bytes of weights that each step reads.
@@ -121,14 +121,14 @@ class TensorQuality:
 
     @property
     def layer(self) -> int | None:
-        """None for the embedding and the output matrix."""
+        """The number of its layer; None for the embedding and the output matrix."""
         return int(self.name.split(".")[1]) if self.name.startswith("blk.") else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
     name: str
-    bytes: int  # Of its file.
+    bytes: int  # The size of its file.
     ram_bytes: int  # What loading copies into anonymous memory for the target's kernels, computed.
     divergence: float  # The mean in nats, measured.
     is_own: bool

@@ -47,7 +47,7 @@ class Root:
         run_program([*command, self.suite, str(self._path)])
         (self._path / "proc").mkdir()
         for name in ("bin", "lib", "sbin"):
-            # In trixie a package's script makes them.
+            # A package's script makes them in trixie.
             if not (self._path / name).exists():
                 (self._path / name).symlink_to(f"usr/{name}")
         done.touch()

@@ -24,7 +24,7 @@ class Figure:
 
     @property
     def is_met(self) -> bool | None:
-        """None if there is no target."""
+        """Whether the targets are met; None if there are none."""
         if self.at_least is not None:
             return self.median >= self.at_least
         return None if self.at_most is None else self.median <= self.at_most

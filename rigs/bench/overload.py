@@ -37,12 +37,12 @@ class Ending:
     status: str
     code: str | None
     latency_ms: float
-    """From sending to the reply."""
+    """The time from sending to the reply."""
     is_refused_at_once: bool
     """Whether it was refused on arrival, not after it was admitted."""
     retry_after_s: float | None
     agents_ms: float
-    """From arrival to the reply, as the agent says."""
+    """The time from arrival to the reply, as the agent says."""
     run_ms: float
     """The time in the engine."""
 

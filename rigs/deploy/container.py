@@ -21,7 +21,7 @@ from tests.docs.pages import sample
 from tests.helpers.bundles import convert_demo_model
 from tests.helpers.processes import wait_until
 
-# As docs/container.md names them.
+# docs/container.md has the same names.
 BUNDLE, TASK = "qwen2.5-0.5b-q8_0", "pump-triage"
 CONFIG = f"""
 [device]

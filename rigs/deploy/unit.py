@@ -22,7 +22,7 @@ from tests.helpers.certificates import CERTIFICATE, KEY
 from tests.helpers.processes import wait_until
 
 BASE = "edgeai/v1/hall1/board1"
-# As docs/install.md names them.
+# docs/install.md has the same names.
 BUNDLE = "qwen2.5-0.5b-q8_0"
 MODEL = f"/var/lib/edge-agent/models/{BUNDLE}"
 # The agent's dependencies, because compiling llama.cpp would take half an hour.
@@ -199,7 +199,7 @@ def test_root_uses_the_same_configuration(service: InstalledService) -> None:
     program = "/opt/edge-agent/current/bin/edge-agent"
     assert json.loads(service.shell(f"{program} ask pump-triage '{READING}'"))["status"] == "ok"
     assert "hint" not in service.shell(f"{program} check-config 2>&1")
-    # doctor may find other faults: the clock of a container is not its own.
+    # doctor may find other faults, because the clock of a container is not its own.
     assert re.search(r"^good +broker", service.shell(f"{program} doctor || true"), re.MULTILINE)
 
 

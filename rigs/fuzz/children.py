@@ -73,7 +73,7 @@ def _waited(child: int, patience_s: float) -> int | None:
         poll.register(descriptor, select.POLLIN)
         began = monotonic()
         is_done = bool(poll.poll(patience_s * 1000))
-        # With the processes that it started.
+        # This ends the processes that it started, too.
         if not is_done or monotonic() - began > patience_s:
             os.killpg(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)

@@ -163,7 +163,7 @@ def _ask_all(book: Book, port: int, numbers: range, processes: dict[str, int]) -
     give_up_at = time.monotonic() + STUCK_S
     while book.answered < book.owed and time.monotonic() < give_up_at:
         time.sleep(0.05)
-    # For second answers.
+    # Second answers may come in this time.
     time.sleep(0.5)
     for caller in (listener, *clients.values()):
         caller.close()

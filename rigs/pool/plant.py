@@ -47,7 +47,7 @@ class Board:
         self.agent = AgentProcess(self.config)
 
     def kill(self) -> None:
-        """As a power cut ends it."""
+        """Ends it as a power cut does."""
         assert self.agent is not None
         self.agent.process.kill()
         self.agent.stop()

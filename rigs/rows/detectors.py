@@ -112,7 +112,7 @@ DETECTORS: dict[str, Detector] = {
     "ECOD": _ecod,
     "scikit-learn's mixture": _scikit_mixture,
 }
-# scikit-learn's mixture is shown for comparison only: it is nearly the product's own detector.
+# scikit-learn's mixture is shown for comparison only, because it is nearly the product's own detector.
 RIVALS = ("isolation forest", "local outlier factor", "ECOD")
 
 

@@ -120,7 +120,7 @@ def days(draw: np.random.Generator, runs: int) -> _Rows:
 
 
 def shifts(draw: np.random.Generator, runs: int) -> _Rows:
-    """As days, but with times instead of groups."""
+    """Like `days`, but with times instead of groups."""
     return [
         {key: value for key, value in row.items() if key != "group"} | {"ts": number}
         for number, row in enumerate(days(draw, runs))

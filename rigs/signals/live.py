@@ -122,7 +122,7 @@ class Run:
                 return
 
     def asked(self) -> dict[str, list[bytes]]:
-        """By machine, the inputs of all readings that were answered, in order."""
+        """The inputs of all readings that were answered, in order, by machine."""
         port = free_port()
         seconds = self.minutes * 60
         window_s = min(600.0, seconds / 6)

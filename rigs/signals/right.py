@@ -131,7 +131,7 @@ def boosting_right(rows: Sequence[Row], asked: Sequence[Row]) -> int:
 def check(name: str, folder: Path, recipe: Recipe) -> bool:
     learnt, asked = SETS[name](folder, recipe.seed)
     table = classify_table(sorted({row["answer"] for row in learnt}))
-    # As `edge-convert train`: whole persons are held out for the stated figure, too.
+    # As in `edge-convert train`, whole persons are held out for the stated figure, too.
     rows, _ = in_groups(read_rows(learnt, table))
     later = read_rows(asked, table)
     result = train(rows, recipe)

@@ -75,7 +75,7 @@ def main(words: list[str]) -> int:
             meter.sample()
             for device in PLAYED[1:]:
                 played.health(device)
-            # Not in step with the page's polls.
+            # The pauses vary, to be out of step with the page's polls.
             shown.wait_for_timeout(300 + 137 * (len(ages) % 7))
         share = meter.share_of_core(time.monotonic())
         print(

@@ -23,7 +23,7 @@ def test_it_prints_the_result_and_returns_its_exit_code(
     (tmp_path / "key").write_text(f"{secrets.token_hex(16)}\n", "utf-8")
     site = start_site(protocol, more='[commands]\nallow = ["ping", "cancel"]\nkey_file = "key"\n')
     of_board, key = ("--config", site.agent.config), ("--command-key", tmp_path / "key")
-    # Without the configuration, as on a PC.
+    # These words need no configuration, as on a PC.
     broker = ("--host", "127.0.0.1", "--port", site.port, "--protocol", protocol)
     anywhere = (*broker, "--site", "test", "--device", site.base.split("/")[-1])
     for words, code, told in (

@@ -40,7 +40,7 @@ def small(**changes: Any) -> CheckpointFiles:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be changed, like the next fixture."""
+    """A checkpoint that is not to be changed, like the next fixture."""
     files = small()
     files.more["README.md"] = "---\nlanguage:\n- en\nlicense: apache-2.0\n---\nA model.\n"
     files.more["generation_config.json"] = json.dumps({"temperature": 0.7, "top_k": 20, "repetition_penalty": 1.1})

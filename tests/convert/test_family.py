@@ -56,7 +56,7 @@ FORMS: dict[str, tuple[dict[str, Any], Callable[[CheckpointFiles], CheckpointFil
 
 
 def lively(files: CheckpointFiles) -> CheckpointFiles:
-    """With norms near 1, and attention that is not spread evenly, because otherwise positions would hardly matter."""
+    """Gives norms near 1, and attention that is not spread evenly, because otherwise positions would hardly matter."""
     random = np.random.default_rng(3)
     for name, bits in files.tensors.items():
         values = (bits.astype(np.uint32) << 16).view(np.float32)

@@ -1,4 +1,4 @@
-"""From which score on a student answers alone."""
+"""The score from which on a student answers alone."""
 
 import random
 import time

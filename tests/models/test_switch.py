@@ -105,7 +105,7 @@ class Board:
         assert self.switch.start(name, **{"allow_downgrade": False, **fields})
 
     def tick(self, now: float) -> Switched | SwitchFailed | None:
-        """As the agent does."""
+        """Ticks as the agent does."""
         self.supervisor.restart_or_kill(now)
         end = self.switch.tick(now)
         if isinstance(end, Switched):
@@ -138,7 +138,7 @@ class Board:
         return self.finish(now)
 
     def say(self, process: FakeProcess, event: Event | WorkerExited, now: float) -> None:
-        """As the agent does."""
+        """Passes an event of a worker on as the agent does."""
         match self.supervisor.receive(FromWorker(cast("WorkerProcess", process), event), now):
             case WorkerExited() as end:
                 self.supervisor.on_ended(end, now)

@@ -213,7 +213,7 @@ subscribe = ["plant/+/x"]
 class TestRefusals:
     @pytest.mark.parametrize("payload", [b'{"input": {"a": [{"b": 3}]}, "id": []}', b"{x", b"x" * 70_000])
     def test_the_message_of_a_refused_request_is_freed_at_once(self, payload: bytes) -> None:
-        """Not when the garbage collector comes by, because until then a faster flood would hold more memory."""
+        """It is not left to the garbage collector, because until that runs, a faster flood would hold more memory."""
         desk = Desk()
         desk.ask(payload)
         gc.collect()

@@ -59,7 +59,7 @@ def test_without_a_promise_it_counts_to_two_usual_ones() -> None:
 
 
 def test_nine_of_ten_must_be_answered_and_an_open_one_counts_wherever_it_is_answered() -> None:
-    # As `edge-agent accuracy` says.
+    # `edge-agent accuracy` says the same.
     (needed,) = promises(TASK, accuracy(80, 60, 60))
     assert (needed["more"], needed["words_key"]) == (12, "too_few_answered")
 

@@ -23,7 +23,7 @@ __all__ = ["trained"]
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be changed."""
+    """A bundle that is not to be changed."""
     folder = tmp_path_factory.mktemp("extended")
     checkpoint = make_checkpoint(layers=1, hidden=64, feed_forward=96).write(folder / "checkpoint")
     convert(checkpoint, folder / "bundle", version=3)

@@ -272,7 +272,7 @@ def test_the_rarest_rows_are_those_of_the_faults_among_them_and_each_fault_is_on
     _, rarest = learn_and_find_rarest(rows, blocks, 0, places=places, count=2)
     assert [{*run} & {*faults} for run, _ in rarest] in ([{*faults[:-1]}, {230}], [{230}, {*faults[:-1]}])
     assert {compared.because[0].field for _, compared in rarest} == {"temperature"}
-    # As if each row were of a machine of its own.
+    # The rows are taken as if each were of a machine of its own.
     apart = learn_and_find_rarest(rows, blocks, 0, places=range(0, 10 * LEARNT, 10), count=7)[1]
     assert [len(run) for run, _ in apart] == [1] * 7
     assert {at for run, _ in apart for at in run} == {*faults}

@@ -48,7 +48,7 @@ def test_open_audits_are_listed_with_their_inputs_and_without_the_answers(store:
     assert [row.split()[0] for row in rows[:2]] == ["reading-1", "17"]
     assert '{"hz": 50}' in rows[0]
     advice = "edge-agent feedback pump ID ANSWER --by NAME, where ANSWER is one of: normal, worn"
-    assert rows[-1].endswith(advice)  # Of two labels, `--wrong` would say that the other one is right.
+    assert rows[-1].endswith(advice)  # With two labels, `--wrong` would say that the other one is right.
     assert "normal" not in "".join(rows[:2])
     document = json.loads(edge_agent("audits", "pump", "--config", "config.toml", "--json").stdout)
     assert [one["id"] for one in document["open"]] == ["reading-1", 17]

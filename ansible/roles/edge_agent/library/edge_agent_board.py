@@ -171,7 +171,7 @@ def _bundle(folder: Path, *, hashed: bool = False) -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
-    # Without hashlib.file_digest, which Python 3.10 of Ubuntu 22.04 lacks.
+    # hashlib.file_digest is not used, because Python 3.10 of Ubuntu 22.04 lacks it.
     total = hashlib.sha256()
     with path.open("rb") as file:
         while data := file.read(1 << 20):
