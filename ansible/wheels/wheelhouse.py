@@ -41,9 +41,9 @@ PYTHONS = ((3, 11), (3, 12), (3, 13))
 _GLIBC_MINOR = 35
 # The oldest time that zip can hold, so that equal contents make equal wheels.
 _EPOCH = "315532800"
-# What a board may need of the agent's extras, which is llama.cpp, and RabbitMQ's client for a pool.
+# The agent's extras that a board may need, for llama.cpp, and for RabbitMQ's client in a pool.
 EXTRAS = ("engine", "pool")
-# What a PC may need besides llama.cpp, which is the page, and a broker for the demonstration.
+# Those that a PC may need, for llama.cpp, the page, and a broker for the demonstration.
 PC_EXTRAS = ("engine", "web", "broker")
 
 

@@ -36,7 +36,7 @@ class Tokenizer:
     token_types: list[int]
     merges: list[str]
     special_ids: dict[str, int]
-    """By kind, which is bos, eos, unk, sep, pad or mask; in a part of a vocabulary also eot, the end of a turn."""
+    """By kind. Kinds are bos, eos, unk, sep, pad and mask, and in a part of a vocabulary eot, the end of a turn."""
     adds: dict[str, bool]  # For bos, eos and sep, whether encoding adds it.
 
 

@@ -34,7 +34,7 @@ class PlayResult:
 
     @property
     def boards(self) -> dict[str, str]:
-        """The result of each board that was begun, which is "unreachable", "failed", "changed" or "same"."""
+        """Whether each board that was begun is "unreachable", "failed", "changed" or "same"."""
         ends = {}
         for name, changed, unreachable, failed in _RECAP.findall(self.text):
             others = "changed" if int(changed) else "same"

@@ -28,7 +28,7 @@ _PACKAGES = (
     # A llama.cpp that is built with OpenMP needs libgomp1.
     *("mosquitto", "mosquitto-clients", "libgomp1"),
 )
-# systemd's tree of cgroups, which is version 2, beside version 1 where this machine has both.
+# systemd's tree of cgroups of version 2, beside version 1 where this machine has both.
 _CGROUP_MOUNTS = [path for path in map(Path, ("/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")) if path.is_dir()]
 _ENTER = ("nsenter", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd")
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}

@@ -13,7 +13,7 @@ NO_FAULT = "none"
 
 
 def answer_text(output: Any) -> str:
-    """An output in the form in which it is compared, which is text, or an object with sorted keys."""
+    """An output in the form in which it is compared: text, or an object with sorted keys."""
     return output if isinstance(output, str) else json.dumps(output, sort_keys=True, ensure_ascii=False)
 
 

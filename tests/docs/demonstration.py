@@ -32,7 +32,7 @@ def running_demonstration(folder: Path) -> Iterator[tuple[int, Path]]:
 
 
 def messages_shown(name: str) -> list[tuple[str, str]]:
-    """Topic and payload of each message of a page, which has a line that names the topic above a sample of JSON."""
+    """Topic and payload of each message of a page: a line names the topic, and a sample of JSON follows."""
     shown = r"^.*`(<base>/[^`]+|edgeai/v1/reply/[^`]+)`.*:\n\n```json\n((?:(?!```).*\n)+)```$"
     found = re.findall(shown, page(name), flags=re.MULTILINE)
     return [(topic.replace("<base>", BASE), payload) for topic, payload in found]

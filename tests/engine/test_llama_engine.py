@@ -1,4 +1,4 @@
-"""What the model's engine does beyond the contract, which is about sharing, batching, safety and recovery."""
+"""The sharing, batching, safety and recovery that the model's engine has beyond the contract."""
 
 import ctypes
 from pathlib import Path

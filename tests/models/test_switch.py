@@ -128,7 +128,7 @@ class Board:
         return ends[0] if ends else None
 
     def finish(self, now: float = 3.0, *, step_s: float = 0.0) -> dict[str, Any] | str:
-        """What the command is answered, which is data or the code of an error."""
+        """The answer to the command: data, or the code of an error."""
         end = self.tick_until(lambda: False, now, step_s=step_s)
         assert end is not None
         return end.data if isinstance(end, Switched) else end.error.code

@@ -103,7 +103,7 @@ def test_a_teacher_and_rows_for_it_go_together(words: list[str], fault: str, cli
 
 
 def demo_rows(folder: Path, *more: object, tasks: Path = DEMO_TASKS) -> list[Row]:
-    """Eight readings for each task of the demonstration, which are fewer than a training takes, and soon answered."""
+    """Eight readings for each task of the demonstration. Too few for a training, they are soon answered."""
     asked = [
         {"task": task, "input": reading.payload}
         for task in ("machine-triage", "machine-diagnosis")

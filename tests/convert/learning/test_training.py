@@ -662,7 +662,7 @@ def test_values_of_few_kinds_or_with_long_tails_are_ordinary(tmp_path: Path) -> 
 
 
 def test_codes_are_doubts_and_shown_beside_the_usual_values(tmp_path: Path) -> None:
-    # No sensor has a code such as 210.123, which is a number like a spread over a window that covers a change.
+    # No sensor has a code such as 210.123, but the spread over a window that covers a change may be such a number.
     rows = with_codes(tmp_path, stray=210.123)
     assert not [doubt for doubt in read_as(rows)[1] if "210.123" in doubt]
     rows = with_codes(tmp_path)
