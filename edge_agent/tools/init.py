@@ -4,6 +4,7 @@ import argparse
 import copy
 import itertools
 import json
+import os
 import secrets
 import shlex
 import sys
@@ -58,11 +59,13 @@ _NUMBERS = """\
 These are readings of numbers, of which a model understands little unless it was trained for them. `edge-convert train`
 makes such a model from a few hundred rows: docs/training.md."""
 _CONNECT_S = 5.0
+_FILE_OPTIONS = ("model", "schema", "password_file", "ca_file", "cert_file", "key_file")
 
 
 def init(options: argparse.Namespace) -> int:
     """Returns the exit code. Raises OptionError; nothing is written then."""
     out: Path = options.out
+    _make_relative_to(out.parent, options)
     form = _Form(options)
     try:
         if out.exists() and not options.force:
@@ -77,6 +80,14 @@ def init(options: argparse.Namespace) -> int:
         return fail(f"{out}: {error.strerror}")
     form.print_next()
     return 0
+
+
+def _make_relative_to(folder: Path, options: argparse.Namespace) -> None:
+    """A shell completes paths from the folder where the command runs, but a configuration reads them from its own."""
+    for name in _FILE_OPTIONS:
+        path = getattr(options, name)
+        if path and not is_echo(path) and not path.startswith(("/", "~")):
+            setattr(options, name, os.path.relpath(path, folder))
 
 
 class _Form:

@@ -101,6 +101,18 @@ def test_readings_of_numbers_are_sent_to_training(capsys: pytest.CaptureFixture[
     assert "`edge-convert train`" in capsys.readouterr().out
 
 
+def test_files_are_named_from_the_folder_where_the_command_runs(folder: Path) -> None:
+    (folder / "board1").mkdir()
+    files = ("--model", "models/pump", "--ca-file", str(folder / "ca.pem"), "--password-file", "password")
+    assert cli.main(["init", *BOARD, *TASK, "--username", "b", *files, "--out", "board1/config.toml"]) == cli.EXIT_OK
+    config = load_config(Path("board1/config.toml"))
+    assert config.models["default"].path.resolve() == folder / "models/pump"
+    assert config.mqtt.tls is not None
+    assert config.mqtt.tls.ca_file == folder / "ca.pem"
+    assert config.mqtt.password_file is not None
+    assert config.mqtt.password_file.resolve() == folder / "password"
+
+
 def test_without_a_model_the_test_model_answers_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = written(*BOARD, "--task", "generate")
     assert (str(config.models["default"].path), config.state_dir) == ("echo:", folder / "state")
