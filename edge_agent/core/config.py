@@ -250,7 +250,7 @@ class QueueConfig(Table):
     """Which requests are admitted, and how they wait."""
 
     capacity: Annotated[int, Field(ge=1, le=10000)] = 64
-    """How many requests may wait. Any more get `busy`/`queue_full`."""
+    """How many requests may wait. Any more get `busy`/`queue_full`, or `busy`/`loading` until the model is loaded."""
     default_deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] = 60_000
     """The deadline of requests for which neither they nor their task set one."""
     dedup_window_s: Annotated[float, Field(ge=0, le=86400)] = 300.0
