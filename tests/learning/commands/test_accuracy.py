@@ -186,28 +186,28 @@ def test_a_score_of_one_is_in_the_last_bin() -> None:
     assert bins(judged) == [(1, 0.05, 0.0), (2, 0.975, 0.5)]
 
 
-def pages_of(*answers: dict[str, Any], by: int, definitions: str = "dddd") -> Any:
-    """A board that gives `by` answers a page."""
+def pages_of(*answers: dict[str, Any], per_page: int, definitions: str = "dddd") -> Any:
+    """A board that gives `per_page` answers a page."""
     asked: list[dict[str, Any]] = []
 
     def ask(fields: dict[str, Any]) -> dict[str, Any]:
         asked.append(fields)
         left = [one for one in answers if one["number"] > fields["after"]]
         facts = {"task": "t", "definition": definitions[len(asked) - 1], "model": "m", "map": None, "prior": None}
-        end = left[by - 1]["number"] if len(left) > by else None
-        return {"status": "ok", "data": {**facts, "since": 0, "next": end, "answers": left[:by]}}
+        end = left[per_page - 1]["number"] if len(left) > per_page else None
+        return {"status": "ok", "data": {**facts, "since": 0, "next": end, "answers": left[:per_page]}}
 
     return ask
 
 
 def test_all_pages_are_fetched_and_kept_in_a_file_that_is_read_again() -> None:
     answers = [answer(number, 0.7, "a") for number in (1, 2, 5, 9, 10)]
-    found = accuracy.fetch("t", BUS, pages_of(*answers, by=2))
+    found = accuracy.fetch("t", BUS, pages_of(*answers, per_page=2))
     assert [one.number for one in found.answers] == [1, 2, 5, 9, 10]
     assert found.board == "plant/b1"
     assert read_export(found.encode()) == found
     with pytest.raises(NoAnswerError, match="changed in the meantime"):
-        accuracy.fetch("t", BUS, pages_of(*answers, by=2, definitions="dde"))
+        accuracy.fetch("t", BUS, pages_of(*answers, per_page=2, definitions="dde"))
 
 
 def test_numbers_say_how_near_they_are_and_what_their_intervals_hold(
@@ -315,6 +315,6 @@ def test_what_a_board_refuses_is_printed(
     assert accuracy.accuracy(BUS, "t", out=tmp_path / "o", **arguments) == cli.EXIT_OTHER_STATUS
     assert "not_enabled" in capsys.readouterr().out
     assert not (tmp_path / "o").exists()
-    monkeypatch.setattr(accuracy, "send_command", lambda _, __, fields, **___: pages_of(by=2)(fields))
+    monkeypatch.setattr(accuracy, "send_command", lambda _, __, fields, **___: pages_of(per_page=2)(fields))
     assert accuracy.accuracy(BUS, "t", out=None, **arguments) == cli.EXIT_FAILED
     assert "has no answer kept for task t" in capsys.readouterr().err
