@@ -49,7 +49,10 @@ class FsyncThread:
         self._thread.start()
 
     def request(self, generation: int, *, unacknowledged: int) -> None:
-        """Requests an fsync of what is committed, as this generation (they rise). So many messages wait for it."""
+        """Requests an fsync of what is committed, as this generation; generations rise.
+
+        `unacknowledged` is how many messages wait for it.
+        """
         with self._wanted:
             self._generation = generation
             every_s = URGENT_EVERY_S if unacknowledged else LAZY_EVERY_S

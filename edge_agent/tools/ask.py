@@ -19,7 +19,7 @@ STATE_WAIT_S = 3.0
 
 
 def parse_input(text: str) -> Any:
-    """A command line's INPUT: JSON if it begins like an object or array, else the text itself. Raises NotJsonError."""
+    """A command line's INPUT, which is JSON if it begins like an object or array, else text. Raises NotJsonError."""
     return parse_json(text) if is_json(text, None) else text
 
 
@@ -28,7 +28,7 @@ def ask(
 ) -> dict[str, Any]:
     """Asks the board, or a pool of the site, and returns the terminal reply. Raises NoAnswerError.
 
-    A board whose state says that it cannot answer is not asked, and no longer waited for.
+    A board whose state says that it cannot answer is not asked, or no longer waited for.
     `fields` are further fields of the envelope.
     """
     mqtt, state_topic = bus.mqtt, bus.topics.state

@@ -1,4 +1,4 @@
-"""Which broker and board a command line means: a configuration's, or those of its options."""
+"""Which broker and board a command line means, a configuration's or those of its options."""
 
 import argparse
 import re
@@ -68,7 +68,7 @@ def add_bus_options(to: argparse._ActionsContainer, default_config: Path | None,
 
 
 def bus_of(options: argparse.Namespace) -> Bus:
-    """Raises OptionError, ConfigError. Options without `device` mean all boards of the site: then it is `+`."""
+    """Raises OptionError, ConfigError. Options without `device` mean all boards of the site, so that it is `+`."""
     names = {name: getattr(options, name) for name in ("site", "device") if hasattr(options, name)}
     for name, value in names.items():
         if value is not None and not re.fullmatch(NAME_PATTERN, value):

@@ -22,7 +22,7 @@ def object_of(payload: bytes) -> dict[str, Any]:
         raise ValueError(f"should be at most {MAX_PAYLOAD_BYTES} bytes (got {len(payload)})")
     value = parse_json(payload.decode("utf-8"))
     if not isinstance(value, dict):
-        raise ValueError("should be a JSON object")  # noqa: TRY004 - a fault of the sender
+        raise ValueError("should be a JSON object")  # noqa: TRY004 - the sender's fault
     return value
 
 
@@ -59,7 +59,7 @@ class Client:
         self.link.stop(_GOODBYE_S)
 
     def connect(self, timeout_s: float) -> bool:
-        """Waits for a connection; False after the time, or once each of the brokers has failed."""
+        """Waits for a connection. Returns False after the time, or once each of the brokers has failed."""
         give_up_at = time.monotonic() + timeout_s
         failures = 0
         while not self.is_connected and failures < self._hosts and time.monotonic() < give_up_at:

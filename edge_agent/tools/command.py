@@ -22,8 +22,8 @@ def send_command(
 ) -> dict[str, Any]:
     """Sends a command once the board is on the bus, signed where a key is named, and returns the result.
 
-    Its sender is `by`, or this account and host. It is sent once: after a NoAnswerError the command may have been
-    carried out. Raises OSError if the key cannot be read.
+    Its sender is `by`, or this account and host. It is sent once, and may have been carried out despite a
+    NoAnswerError. Raises OSError if the key cannot be read.
     """
     mqtt, topics, command_id = bus.mqtt, bus.topics, secrets.token_hex(8)
     fields = {"id": command_id, **fields}
@@ -61,7 +61,7 @@ def _account() -> str:
     """Who runs this, such as `ana@pc-7`."""
     try:
         name = os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):  # an account without a name
+    except (KeyError, OSError):  # The account has no name.
         name = str(os.getuid())
     return f"{name}@{socket.gethostname()}"
 

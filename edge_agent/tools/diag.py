@@ -45,7 +45,7 @@ NEVER = (
     "the environment and the command lines of processes",
 )
 LEFT_OUT = "(left out)"
-# The names and contents of a part's files, one by one: text, or a JSON value.
+# The names and contents of a part's files, one by one. A content is text, or a JSON value.
 Files = Iterator[tuple[str, Any]]
 
 # Longer files are cut.
@@ -57,7 +57,7 @@ _SYSTEM_FILES = (
     *("proc/meminfo", "proc/swaps", "proc/mounts", "proc/loadavg", "proc/uptime", "proc/pressure/memory"),
     "sys/fs/cgroup/system.slice/edge-agent.service/memory.events",
 )
-# Not Environment= nor SetCredential=: there may be secrets in them.
+# Neither Environment= nor SetCredential=, because there may be secrets in them.
 _UNIT_PROPERTIES = (
     "LoadState,ActiveState,SubState,Result,UnitFileState,FragmentPath,DropInPaths,NRestarts,ExecMainStatus,"
     "ExecMainCode,ExecMainStartTimestamp,ExecMainExitTimestamp,StatusText,MemoryCurrent,MemoryPeak,MemoryMax,User"
@@ -160,7 +160,7 @@ def _versions(board: Board) -> Files:
 
 
 def _configuration(path: Path, config: Config | ConfigError) -> Files:
-    """What the file sets, if it loads: in a broken one, nothing says which values are secrets."""
+    """What the file sets, if it loads, because in a broken one nothing says which values are secrets."""
     document: dict[str, Any] = {"path": str(path)}
     if isinstance(config, ConfigError):
         document["faults"] = list(map(without_value, config.faults))
@@ -197,7 +197,7 @@ def _log() -> Files:
 
 
 def _state(state_dir: Path) -> Files:
-    """The files of the service; no requests."""
+    """The files of the service, without requests."""
     for path in islice(sorted(state_dir.glob("**/calibration.json")), 10):
         yield f"calibration-{path.parent.name}.json", json.loads(path.read_bytes())
     yield "state.txt", _listing(state_dir)
@@ -219,7 +219,7 @@ def _models(models_dir: Path, config: Config | ConfigError) -> Files:
 
 
 def _retained(config: Config | ConfigError) -> Files:
-    """What the broker retains of this board: state, info, health, alarms."""
+    """What the broker retains of this board: its state, info, health and alarms."""
     if isinstance(config, ConfigError):
         raise NoAnswerError("the configuration does not load")
     if faults := credential_faults(config.mqtt):
@@ -267,7 +267,7 @@ def _write(path: Path, files: dict[str, bytes], folder: str) -> int:
         return draft.tell()
 
 
-# Repetitions are bounded: with texts from the bus, the time must not grow with the square of their length.
+# Repetitions are bounded because with texts from the bus, the time must not grow with the square of their length.
 _CREDENTIALS = {
     r"(?s)-----BEGIN [^\n-]*PRIVATE KEY-----.*?(?:-----END [^\n-]*-----|\Z)": LEFT_OUT,
     r"(?<![^\s/@\"'=])[^\s/@\"'=:]{1,128}:[^\s/@\"']{1,256}@(?=[\w\[])": f"{LEFT_OUT}@",
@@ -312,7 +312,7 @@ _EXCEPTION = re.compile(r"(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interr
 # Callers choose these values, also names of tasks that do not exist.
 _CALLER_VALUE = re.compile(r"\b(id|op|task|topic)=(?:-?\d+|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
 _QUOTING = re.compile(r"( code=[\w-]+| log=).*")
-# llama.cpp's last line: where in its source it ended the process, and which condition failed.
+# llama.cpp's last line says where in its source it ended the process, and which condition failed.
 _ABORT = re.compile(r"[\w./+-]+\.(?:c|cpp|h|cu|m):\d+: GGML_ASSERT\([^\n\"']*\) failed")
 
 

@@ -12,14 +12,14 @@ from edge_agent.tools.client import Client, object_or_empty
 
 
 def send_feedback(bus: Bus, task: str, request_id: str, said: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
-    """Returns the board's result. said: the fields of the feedback besides `id`. Raises NoAnswerError.
+    """Returns the board's result. `said` has the fields of the feedback besides `id`. Raises NoAnswerError.
 
-    An id of digits may be text or a number: if the board keeps no answer with the text, the number is tried.
+    An id of digits may be text or a number. If the board keeps no answer with the text, the number is tried.
     """
     result = _send(bus, task, {"id": request_id, **said}, timeout_s)
     error = result.get("error")
     is_unknown = isinstance(error, dict) and error.get("code") == CommandCode.NOT_FOUND
-    # Not 007, which is another id than 7.
+    # Not for 007, which is not the same id as 7.
     if is_unknown and re.fullmatch(r"0|-?[1-9]\d{0,99}", request_id, re.ASCII):
         return _send(bus, task, {"id": int(request_id), **said}, timeout_s)
     return result

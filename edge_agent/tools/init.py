@@ -91,7 +91,7 @@ def _make_relative_to(folder: Path, options: argparse.Namespace) -> None:
 
 
 class _Form:
-    """Values by option. What no option gives is asked on a terminal; without one it has its default."""
+    """Values by option. What no option gives is asked on a terminal; without one, it has its default."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
@@ -305,7 +305,7 @@ class _Form:
 
 
 def _asking_for_births(client: Client, messages: Iterable[Message]) -> Iterator[Message]:
-    """The messages; each Sparkplug node whose data come without its birth is asked for it, once."""
+    """Passes the messages on, and asks each Sparkplug node whose data come without its birth for it, once."""
     known = set[tuple[str, str]]()
     for message in messages:
         yield message
@@ -360,7 +360,7 @@ def found_lines(proposal: Proposal) -> Iterator[str]:
             'has never seen its later numbers, or keep the slope of a counter alone (`features = ["slope"]`)'
         )
     kinds = proposal.kinds
-    # Topics of one level, such as `temp` and `pressure`, look like machines that have nothing but one value each.
+    # Topics of one level, such as `temp` and `pressure`, look like machines that have only one value each.
     if len(kinds) > 1 and any(len(kind) > 1 or len(values) > 1 for kind, values in kinds):
         yield f"warning: these look like {len(kinds)} kinds of machines; each kind needs a table and a task of its own:"
         topics_of = [sorted({value.topic for value in values.values()}) for _, values in kinds]

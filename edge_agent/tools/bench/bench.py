@@ -66,7 +66,7 @@ def bench(config_path: Path, model_path: Path | None, *, is_quick: bool, as_json
 
 
 def _measure(board: Board, configured: ModelConfig, settings: EngineSettings, *, is_quick: bool, say: Say) -> Document:
-    """Every figure, with its unit in its name; None where it was not measured.
+    """Every figure, with its unit in its name; None if it was not measured.
 
     Raises WorkerError, ModelError, OSError.
     """
@@ -117,7 +117,7 @@ def summary(document: Document) -> str:
 
 
 def table(document: Document) -> str:
-    """For people, in at most COLUMNS columns: the summary first, then its parts."""
+    """The figures for people, in at most COLUMNS columns, with the summary first, then its parts."""
     summed_up = textwrap.wrap(document["summary"], COLUMNS)
     return "\n".join([*summed_up, "", *_facts(document), "", *_task_lines(document["tasks"])])
 
@@ -168,7 +168,7 @@ def _task_lines(tasks: Sequence[Document]) -> Iterator[str]:
 
 
 def _rate(value: float) -> str:
-    """Three significant digits."""
+    """Shows three significant digits."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 

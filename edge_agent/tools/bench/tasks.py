@@ -1,4 +1,4 @@
-"""The same tasks for every board in a worker process, as the agent runs it: rates, latencies, memory, starts."""
+"""The same tasks for every board in a worker process, as the agent runs it, for rates, latencies, memory and starts."""
 
 import itertools
 import statistics
@@ -21,7 +21,7 @@ from edge_agent.worker.client import WorkerClient, WorkerError, started
 Say = Callable[[str], None]
 # With fewer answers a percentile would be the fastest or the slowest of them.
 MIN_ANSWERS = {50: 3, 95: 20, 99: 100}
-# Rounds at least, and seconds until the last one begins.
+# At least so many rounds, and the seconds until the last one begins.
 _ROUNDS, _BUDGET_S = 2, 60.0
 _QUICK_ROUNDS, _QUICK_BUDGET_S = 1, 3.0
 # Three are the least for the median of a single client.
@@ -51,7 +51,7 @@ _SCHEMA = {
 _CLASSIFY = ClassifyTask(kind="classify", system=_SYSTEM + "Name the condition of the pump.", labels=tuple(_CONDITIONS))
 _EXTRACT = ExtractTask(kind="extract", system=_SYSTEM + "Diagnose the reading.", max_tokens=160, schema=_SCHEMA)
 _GENERATE = GenerateTask(kind="generate", system=_SYSTEM + "Explain it in detail.", max_tokens=32)
-# Not the task `generate`: that is the built-in one, which takes no readings.
+# Not the task `generate`, which is the built-in one and takes no readings.
 TASKS: dict[str, Task] = {
     config.kind: Task(f"bench-{config.kind}", config) for config in (_CLASSIFY, _EXTRACT, _GENERATE)
 }
@@ -72,7 +72,7 @@ class Round:
 def measure_tasks(
     load: Load, say: Say, *, is_quick: bool
 ) -> tuple[list[dict[str, Any]], dict[str, float | None], Ready]:
-    """Starts a worker twice: for the tasks, and to time a start with a filled cache.
+    """Starts a worker twice, for the tasks, and to time a start with a filled cache.
 
     Also returns the worker's memory after all tasks, and its times from start to ready. The first start measures and
     decodes prefixes, so `load.state_dir` is an empty folder. Raises WorkerError, OSError.

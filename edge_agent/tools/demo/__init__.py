@@ -1,1 +1,1 @@
-"""The demonstration: a bundled model, an embedded broker, sensors. `edge-agent demo` runs it."""
+"""The demonstration, with a bundled model, an embedded broker and sensors. `edge-agent demo` runs it."""

@@ -68,12 +68,12 @@ def _start_mosquitto(program: str, port: int, folder: Path) -> Broker:
     config.write_text(_MOSQUITTO.format(port=port), encoding="utf-8")
     log = config.with_suffix(".log")
     with log.open("wb") as output:
-        # In a session of its own: a terminal's Ctrl-C would end it before the agent has said goodbye.
+        # In a session of its own, because a terminal's Ctrl-C would end it before the agent has said goodbye.
         command = (program, "-c", str(config))
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)  # noqa: S603
 
     def stop() -> None:
-        process.kill()  # nothing of it is kept
+        process.kill()  # Nothing of it is kept.
         process.wait()
 
     give_up_at = time.monotonic() + _START_S
@@ -89,7 +89,7 @@ def _start_mosquitto(program: str, port: int, folder: Path) -> Broker:
 
 
 def _require_free(port: int) -> None:
-    """Debian starts a mosquitto of its own at 1883 when the package is installed."""
+    """Raises BrokerError if the port is in use. When its package is installed, Debian starts a mosquitto at 1883."""
     try:
         socket.create_server(("127.0.0.1", port)).close()
     except OSError as error:
@@ -112,7 +112,7 @@ def start_embedded_broker(protocol: str, port: int, folder: Path) -> Broker:
 
 
 def free_port(wish: int = 0) -> int:
-    """The port that is wished for if it is free; otherwise any free one."""
+    """The port that is wished for if it is free, otherwise any free one."""
     with socket.socket() as listener:
         # As a server does, also soon after the last one.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

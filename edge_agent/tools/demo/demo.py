@@ -1,4 +1,4 @@
-"""`edge-agent demo`: broker, converter, agent and sensors on this machine; prints their messages as tables."""
+"""`edge-agent demo`: runs broker, converter, agent and sensors on this machine, and prints their messages as tables."""
 
 import hashlib
 import itertools
@@ -36,14 +36,14 @@ READINGS = "plant/+/reading"
 PUMPS = (TopicPump("pump-1"), TopicPump("pump-2"), SparkplugPump("pump-3"), Pump("pump-4"))
 READINGS_PER_PUMP = 3
 QUANTIZATION = "q8_0"
-# On the page: the seconds between two readings, and the share of pump-4's answers that a person is asked to check.
+# With the page, the seconds between two readings, and the share of pump-4's answers that a person is asked to check.
 INTERVAL_S, AUDIT_RATE = 2.0, 0.5
 _PAGE_PORT = 8780
 START_TIMEOUT_S, ANSWER_TIMEOUT_S = 120.0, 60.0
 TRIAGE, DIAGNOSIS, EXPLANATION = "machine-triage", "machine-diagnosis", "machine-explanation"
 # A question that the model was not trained for. Corrections teach the board.
 CHECK, CHECK_LABELS = "machine-check", ("normal", "fault")
-# A new map is judged after every few corrections, not after the last: the demonstration waits until LEARNT are used.
+# A new map is judged after every few corrections, not after the last, so the demonstration waits until LEARNT are used.
 CHECKED, CORRECTIONS, LEARNT = 12, 40, 30
 # How long the pumps take messages between two readings.
 _TAKE_S = 0.1
@@ -56,7 +56,7 @@ class DemoError(Exception):
 
 @dataclass(slots=True)
 class _Sensors:
-    """The connection of the sensors, and what arrived on each topic: documents and their monotonic times."""
+    """The connection of the sensors, and the documents that arrived on each topic with their monotonic times."""
 
     client: Client
     received: defaultdict[str, list[tuple[dict[str, Any], float]]] = field(default_factory=lambda: defaultdict(list))
@@ -98,10 +98,10 @@ def demo(port: int | None, work: Path | None, *, keep: bool, web: bool = False, 
 
 
 def _work_folder(given: Path | None) -> Path:
-    """Keeps the converted model for the next demonstration; one per user unless given. Raises DemoError."""
+    """The folder that keeps the converted model for the next time, one per user unless given. Raises DemoError."""
     try:
         work = given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-agent" / "demo"
-        work = work.absolute()  # the agent's configuration lies elsewhere
+        work = work.absolute()  # The agent's configuration is elsewhere.
         work.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: this account has no home
         raise DemoError(f"there is no folder for the converted model: {error}; name one with --work DIR") from error
@@ -148,7 +148,7 @@ def _is_converted(bundle: Path) -> bool:
 def _config(bundle: Path, port: int, *, web: bool = False) -> str:
     """The configuration of the demonstration's agent, as a user would write it.
 
-    web: a person answers its audits on the page.
+    With `web`, a person answers its audits on the page.
     """
     system = json.dumps(tasks()[TRIAGE]["system"])
     lines = [
@@ -179,7 +179,7 @@ def _config(bundle: Path, port: int, *, web: bool = False) -> str:
 
 
 def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool, web: bool, web_port: int | None) -> int:
-    """Configuration and logs are in the folder."""
+    """Runs all parts, with configuration and logs in the folder."""
     # The agent's measurements are kept for the next demonstration, but not what it has learned or heard.
     state = bundle.parent / "state"
     for path in (*state.glob(f"{DATABASE}*"), *state.glob(WINDOWS)):
@@ -306,7 +306,7 @@ def _answer_cells(reading: HeldOutReading, reply: dict[str, Any], waited_s: floa
 
 
 def _details(sensors: _Sensors) -> bool:
-    """Two requests by name: JSON held to a schema, and a sentence."""
+    """Sends two requests by name, for JSON held to a schema, and for a sentence."""
     reading = next(row for row in chosen_readings() if row.fault == "bearing fault")
     are_all_ok = True
     for task in (DIAGNOSIS, EXPLANATION):
@@ -379,7 +379,7 @@ def _print_commands(config: Path, broker: Broker) -> None:
 
 @contextmanager
 def _page(port: int, folder: Path, web_port: int | None) -> Iterator[None]:
-    """The page of this site, in the browser where there is a screen. Raises DemoError."""
+    """Serves the page of this site, and opens it where there is a screen. Raises DemoError."""
     command = [sys.executable, "-m", "edge_agent", "web", "--host", "127.0.0.1", "--port", str(port), "--site", SITE]
     command += ["--listen", f"127.0.0.1:{web_port or free_port(_PAGE_PORT)}", "--data", str(folder / "page")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as page:
@@ -397,11 +397,11 @@ def _page(port: int, folder: Path, web_port: int | None) -> Iterator[None]:
 
 
 def _stay_up(agent: subprocess.Popen[bytes], sensors: _Sensors | None) -> None:
-    """Until Ctrl-C. sensors: their pumps go on publishing. Raises DemoError."""
+    """Waits for Ctrl-C, while the pumps of `sensors` go on publishing. Raises DemoError."""
     readings = itertools.cycle(row.payload for row in held_out() if row.variant == "standard")
     turns = itertools.cycle(PUMPS)
     connections = 0
-    with suppress(KeyboardInterrupt):  # a terminal sends Ctrl-C to the agent, too
+    with suppress(KeyboardInterrupt):  # A terminal sends Ctrl-C to the agent, too.
         for cycle in itertools.count(READINGS_PER_PUMP + 1):
             with suppress(subprocess.TimeoutExpired):
                 code = agent.wait(INTERVAL_S)

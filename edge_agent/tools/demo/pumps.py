@@ -30,7 +30,7 @@ class Pump:
         self.name = name
 
     def start(self, reading: str) -> list[Publication]:  # noqa: ARG002 - other pumps need it
-        """What it publishes when it is switched on. That makes no reading yet."""
+        """What it publishes when it is switched on, which makes no reading yet."""
         return []
 
     def births(self, reading: str, cycle: int) -> list[Publication]:  # noqa: ARG002 - other pumps need it
@@ -40,7 +40,7 @@ class Pump:
     def publications(self, reading: str, cycle: int) -> list[Publication]:  # noqa: ARG002 - other pumps need it
         """What it publishes for a reading, which the last publication completes.
 
-        cycle: the number of the reading, from 1.
+        `cycle` is the number of the reading, from 1.
         """
         return [Publication(topic=f"plant/{self.name}/reading", payload=reading.encode())]
 

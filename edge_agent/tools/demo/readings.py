@@ -28,7 +28,7 @@ def checkpoint_folder() -> Path:
 
 
 def tasks() -> dict[str, dict[str, Any]]:
-    """The tasks that the model was trained for, by name: kind, system, labels or schema."""
+    """The tasks that the model was trained for, by name, with kind, system, and labels or schema."""
     loaded: dict[str, dict[str, Any]] = json.loads((_folder() / "tasks.json").read_text(encoding="utf-8"))
     return loaded
 

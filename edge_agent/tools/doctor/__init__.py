@@ -1,1 +1,1 @@
-"""`edge-agent doctor`: can this board serve this configuration?"""
+"""`edge-agent doctor`: whether this board can serve this configuration."""

@@ -1,4 +1,4 @@
-"""Checks of the broker: does it accept this board, what does it offer, what may the board do, how fast is it?"""
+"""Checks of the broker: whether it accepts this board, what it offers, what the board may do, and how fast it is."""
 
 import logging
 import secrets
@@ -33,7 +33,7 @@ _CA_ADVICE = (
     "and -addext keyUsage=critical,keyCertSign,cRLSign: Python requires it since 3.13; the broker's stays valid"
 )
 _OTHER_CA_ADVICE = "set mqtt.tls.ca_file to the certificate of the authority that signed the broker's"
-# Part of OpenSSL's message, in small letters -> advice.
+# The advice by a part of OpenSSL's message, in small letters.
 _TLS_ADVICE = {
     "key usage": _CA_ADVICE,
     "invalid ca certificate": _CA_ADVICE,
@@ -161,7 +161,7 @@ def traffic_checks(
 
 @contextmanager
 def _muted(log: logging.Logger, *, unless: bool) -> Iterator[None]:
-    """Another account is not expected to have the board's rights, so what the broker refuses it is no error."""
+    """Mutes the log, unless told not to. Another account may lack the board's rights, so refusals are no errors."""
     log.disabled = not unless
     try:
         yield
@@ -241,7 +241,7 @@ def name_check(state: dict[str, Any], base: str, *, is_running: bool) -> Check:
 
 
 def agent_check(retained: dict[str, dict[str, Any]]) -> Iterator[Check]:
-    """What the agent of this board says of itself. retained: its state, health and alarms by the end of the topic."""
+    """What this board's agent says of itself. `retained` has its state, health and alarms, by the end of the topic."""
     state, health = retained.get("state", {}), retained.get("health", {})
     current, reason = state.get("state"), state.get("reason")
     if not isinstance(current, str):
@@ -297,8 +297,8 @@ def retained_check(board: Client, topics: Topics) -> Check:
 
 
 def _unless_lost(board: Client, check: Check) -> Check:
-    """The check, unless the connection has ended: then that is what is wrong."""
-    for _ in board.messages(0.1):  # takes what came before the end
+    """The check, unless the connection has ended, because that is then what is wrong."""
+    for _ in board.messages(0.1):  # Takes what came before the end.
         pass
     if board.is_connected:
         return check

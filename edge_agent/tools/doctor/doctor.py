@@ -1,4 +1,4 @@
-"""`edge-agent doctor`: can this board serve this configuration? Each check says what it found and what to do."""
+"""`edge-agent doctor`: whether this board can serve this configuration. A check says what it found and what to do."""
 
 import json
 import shlex
@@ -27,7 +27,7 @@ from edge_agent.tools.programs import is_service_active
 
 
 def doctor(config_path: Path, bus: Bus | None, bundle: Path | None, *, is_broker_only: bool, as_json: bool) -> int:
-    """Prints the report; returns 1 if a check failed. With a bus only that is checked, and with a bundle only that."""
+    """Prints the report; returns 1 if a check failed. If there is a bus or a bundle, only that is checked."""
     found: list[Check] = []
     done = checks(config_path, bundle, is_broker_only=is_broker_only) if bus is None else bus_checks(bus)
     for check in done:
@@ -63,7 +63,7 @@ def _broker_and_pool_checks(config: Config, *, is_running: bool, reports_agent: 
 def checks(
     config_path: Path, bundle: Path | None = None, *, is_broker_only: bool = False, not_loading: str | None = None
 ) -> Iterator[Check]:
-    """Each check as it is done, or only those of a bundle. `not_loading` says why no model is to be loaded."""
+    """Yields each check as it is done, or only those of a bundle. `not_loading` says why no model is to be loaded."""
     try:
         config = load_config(config_path)
         yield good("configuration", str(config_path))

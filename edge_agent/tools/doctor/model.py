@@ -1,4 +1,4 @@
-"""Checks of the model: is it whole, does it load as `run` loads it and answer as recorded, with which kernels?"""
+"""Checks of the model: whether it is whole, loads as `run` loads it and answers as recorded, and with which kernels."""
 
 import platform
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ from edge_agent.tools.doctor.check import Check, failed, good, skipped, warning
 from edge_agent.tools.doctor.system import KERNEL_FEATURES
 from edge_agent.worker.client import WorkerClient, WorkerError, started
 
-# The share of one label where an input says nothing: it then wins nearly always.
+# The share of one label where an input says nothing, above which it wins nearly always.
 _PREFERRED = 0.9
 _SIGNATURES = {
     "good": "as listed, signed",
@@ -49,7 +49,7 @@ def model_checks(
     is_running: bool,
     not_loading: str | None,
 ) -> Iterator[Check]:
-    """Of a bundle, or of the model in force.
+    """Checks of a bundle, or of the model in force.
 
     It is loaded unless `not_loading` says why not, or it would need memory that a running service takes.
     """
@@ -95,12 +95,12 @@ def model_checks(
 
 
 def _without_key(error: Exception, bundle: Path | None) -> str:
-    """A bundle of the command line is not named by a key of the configuration."""
+    """The error without the configuration's key, which does not name a bundle of the command line."""
     return str(error) if bundle is None else str(error).removeprefix("models.default.path: ")
 
 
 def _too_large_beside(model: Model, available_mb: float | None) -> str | None:
-    """Without memory for two workers, the kernel would end one of them, perhaps the service's."""
+    """Why no second worker may start; None if one may. For lack of memory, the kernel might end the service's."""
     needed_mb = model.likely_worker_mb
     if available_mb is None or available_mb > needed_mb:
         return None
@@ -125,13 +125,13 @@ def engine_checks(board: Board, config: Config, model: Model, available_mb: floa
         "engine",
         f"loaded in {ready.load_s:.1f} s, {ready.context_tokens} tokens of context, threads: {ready.threads}{chosen}",
     )
-    if is_echo(model.path):  # it has no kernels
+    if is_echo(model.path):  # It has no kernels.
         return
     yield canaries_check(canaries, differences)
     yield from of_tasks
     yield from idle_students(config, model)
     yield from missing_models(config, model)
-    if model.path.suffix != ".gguf":  # it has no kernels, either
+    if model.path.suffix != ".gguf":  # It has no kernels, either.
         return
     yield kernels(board.cpu_features(), ready.cpu_variant)
     yield repack(ready.repacked_mib)
@@ -168,8 +168,8 @@ def preferences(config: Config, model: Model, worker: WorkerClient) -> Iterator[
 
 
 def untrained_tasks(config: Config, model: Model, worker: WorkerClient) -> Iterator[Check]:
-    """Tasks that a trained model refuses: it has not learnt them, or their labels or template. Raises WorkerError."""
-    is_gguf = model.path.suffix == ".gguf"  # otherwise the bundle has small models alone
+    """Tasks that a trained model refuses, having not learnt them, or their labels or template. Raises WorkerError."""
+    is_gguf = model.path.suffix == ".gguf"  # Otherwise, the bundle has only small models.
     if is_echo(model.path) or (is_gguf and FIELDS_KEY not in read_header(model.path).values):
         return
     for name, table in config.tasks.items():
@@ -212,7 +212,7 @@ def idle_students(config: Config, model: Model) -> Iterator[Check]:
 
 
 def memory(available_mb: float | None, worker_mb: float | None) -> Check:
-    """Whether there is memory for the loaded model: measured, because it depends on model and context.
+    """Whether there is memory for the loaded model, which is measured because it depends on model and context.
 
     This process's own memory is taken for the agent's.
     """
@@ -271,7 +271,7 @@ def probe(config_path: Path | None, bundle: Path | None) -> int:
         model, canaries = open_with_canaries(path, configured, trust)
         if canaries is None:
             raise CanaryError(f"the bundle has no {CANARIES_FILE}, so nothing says what its answers should be")
-        # The service may run beside it: memory for one request is enough.
+        # The service may run beside it, so memory for one request is enough.
         with started(model.load_command(settings.model_copy(update={"max_active": 1}))) as worker:
             _, differences = load_and_run_canaries(worker, canaries)
     except (ModelError, CanaryError, WorkerError, OSError) as error:

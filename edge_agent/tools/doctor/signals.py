@@ -25,7 +25,7 @@ from edge_agent.tools.doctor.check import Check, failed, good, warning
 # Most plants publish every value at least once a minute.
 LISTEN_S = 60.0
 _WAIT_S = 3.0
-# For the nodes of other groups, if a table hears none of its own.
+# How long to listen for the nodes of other groups, if a table hears none of its own.
 _NODES_S = 10.0
 _MAX_NAMED = 5
 _MAX_FAULTS = 1000
@@ -203,7 +203,7 @@ def _no_node_check(key: str, heard: Heard, seconds: float) -> Check:
 
 
 def _metric_checks(where: str, name: str, metric: str, heard: Heard, seconds: float) -> Iterator[Check]:
-    """The checks of a value that is a metric. Its name may be announced by births, which came or not."""
+    """The checks of a value that is a metric. Births announce its name, and may not have come."""
     names = heard.table.source.metric_names
     if name in heard.table.source.metric_faults:
         reason, content = heard.table.source.metric_faults[name]

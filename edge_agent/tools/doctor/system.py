@@ -1,4 +1,4 @@
-"""Checks of the board and its system: sensors, memory limit, time, disk, and what the service's account may do."""
+"""Checks of the board and its system: its sensors, memory limit, time and disk, and the service's account's rights."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ SERVICE_ACCOUNT = "edge-agent"
 # For requests and decoded prefixes.
 MIN_STATE_FREE_MB = 200.0
 MIN_DISK_FREE_MB = 500.0
-# Feature of the cores -> the word in llama.cpp's system info when the library uses it.
+# By feature of the cores, the word in llama.cpp's system info when the library uses it.
 KERNEL_FEATURES = {
     "asimddp": "DOTPROD",
     "i8mm": "MATMUL_INT8",
@@ -90,7 +90,7 @@ def memory_limit(root: Path) -> Check:
 
 
 def is_clock_synchronized() -> bool | None:
-    """Whether the clock follows a server; None = unknown."""
+    """Whether the clock follows a server; None if unknown."""
     try:
         word = program_output(("timedatectl", "show", "--property", "NTPSynchronized", "--value"), 3.0).strip()
     except ProgramError:

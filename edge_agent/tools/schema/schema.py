@@ -31,7 +31,7 @@ def json_schema(name: str) -> dict[str, Any]:
 
 
 class _Plain(GenerateJsonSchema):
-    """Without what says nothing: titles that repeat a name, defaults of whole tables, and null as a default."""
+    """Leaves out what says nothing: titles that repeat a name, defaults of whole tables, and null as a default."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's interface
         return False
@@ -47,7 +47,7 @@ class _Plain(GenerateJsonSchema):
 
 
 class _TomlSchema(_Plain):
-    """TOML has no null: what has no default is left out."""
+    """Leaves out what has no default, because TOML has no null."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         return self.generate_inner(schema["schema"])

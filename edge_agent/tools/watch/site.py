@@ -1,6 +1,6 @@
-"""The boards of a site: messages go in, one row for each board comes out, the worst board first.
+"""The boards of a site: messages go in, and one row for each board comes out, the worst board first.
 
-Anybody may publish anything on these topics: a field that is missing, of another type or absurd is unknown.
+Anybody may publish anything on these topics, so a field that is missing, of another type or absurd is unknown.
 """
 
 import math
@@ -20,7 +20,7 @@ STALE_AFTER_INTERVALS = 3
 DEFAULT_INTERVAL_S = 10.0
 # What a broker has retained arrives within this time.
 SETTLE_S = 3.0
-# After an outage of the broker, a board that runs has connected again within this time: it waits up to 15 s.
+# After an outage of the broker, a board that runs has connected again within this time, as it waits up to 15 s.
 BACK_S = 20.0
 # A broker that is stopped publishes the wills of all boards, and closes the connections within this time.
 STOP_S = 3.0
@@ -30,9 +30,9 @@ _STATES = ("online", "draining", "stopped", "offline")
 _MAX_TEXT, _MAX_LIST, _MAX_NUMBER = 500, 20, 1e10
 # How many details of a reason are shown, such as machines that lack values, and the characters of a name in them.
 _MAX_DETAILS, _MAX_NAME = 3, 128
-# Of one board: its state, info, health, and an alarm for each cause.
+# The documents of one board are its state, info, health, and an alarm for each cause.
 _MAX_DOCUMENTS = 64
-# Those that are long tell of all tasks. What a document holds may take twelve times its bytes.
+# Long ones tell of all tasks. What a document holds may take twelve times its bytes.
 _LONG_DOCUMENTS, _MAX_SHORT_BYTES = ("info", "health"), 16_000
 Document = dict[str, Any]
 
@@ -60,7 +60,7 @@ URGENT = (BoardLevel.MISSING, BoardLevel.OFFLINE, BoardLevel.STALE, BoardLevel.C
 class Row:
     device: str
     level: BoardLevel
-    why: tuple[str, ...]  # What is wrong, a phrase each.
+    why: tuple[str, ...]  # A phrase for each thing that is wrong.
     level_age_s: float | None = None  # How long it has had this level; None if it had it when it was first seen.
     state: Document
     info: Document
@@ -85,14 +85,14 @@ class Row:
 
     @property
     def all_why(self) -> tuple[str, ...]:
-        """The alarms by name, and `why`; what is critical first."""
+        """The alarms by name, and `why`, with what is critical first."""
         # Those of a stale board may have ended.
         alarms = () if self.level is BoardLevel.STALE else tuple(name for name, _ in self.alarms)
         return tuple(sorted(dict.fromkeys((*alarms, *self.why)), key=lambda phrase: not self._is_critical(phrase)))
 
     @property
     def causes(self) -> tuple[str, ...]:
-        """What makes the level: of a critical board only what is critical, as far as it says what is."""
+        """What makes the level, for a critical board only what is critical, as far as it says what is."""
         if self.level is BoardLevel.CRITICAL:
             return tuple(filter(self._is_critical, self.all_why)) or self.all_why
         return self.all_why if self.level is BoardLevel.DEGRADED or not self.why else self.why
@@ -105,7 +105,7 @@ class Row:
 class Site:
     """Receives every message that matches `filters`. It keeps each board that it has heard, and those expected.
 
-    It hears at most `max_boards` boards: the others leave no trace.
+    It hears at most `max_boards` boards; the others leave no trace.
     """
 
     def __init__(self, root: str, site: str, max_boards: int | None = None, expected: Iterable[str] = ()) -> None:
@@ -120,7 +120,7 @@ class Site:
         """True once a board was left out."""
 
     def on_connected(self, now: float, heard_until: float | None = None) -> None:
-        """A broker sends what it retains again; what it does not send soon it has lost.
+        """Expects the broker to send again what it retains. What it does not send soon, it has lost.
 
         Args:
             heard_until: When the broker was last heard on the connection before.
@@ -130,7 +130,7 @@ class Site:
             board.on_connected(now, now if heard_until is None else heard_until)
 
     def on_lost(self) -> None:
-        """The broker may have stopped, so the wills that it has just sent tell nothing about the boards."""
+        """Ignores the wills that the broker has just sent, which tell nothing about the boards if it has stopped."""
         for board in self._boards.values():
             board.on_lost()
 
@@ -139,7 +139,7 @@ class Site:
         self._boards[device] = WatchedBoard(device, now, heard_at=now - age_s, back_by=math.inf)
 
     def receive(self, message: Message, wall: float) -> bool:
-        """Takes a message that came at `wall`, in seconds since 1970; False if it is of no board of this site."""
+        """Takes a message that came at `wall`, in seconds since 1970. Returns False if it is of no board here."""
         if not any(wildcard_values(pattern, message.topic) for pattern in self.filters):
             return False
         device, topic = message.topic.removeprefix(self._base).split("/", 1)
@@ -224,7 +224,7 @@ class WatchedBoard:
         self._back_by = now + BACK_S
 
     def receive(self, topic: str, message: Message, wall: float) -> None:
-        """A document that cannot be read is reported and leaves the one before it in place."""
+        """Takes a message. A document that cannot be read is reported, and leaves the one before it in place."""
         known = self._documents.keys() | self._faults.keys()
         if topic not in known and len(known) >= _MAX_DOCUMENTS:
             return
@@ -264,7 +264,7 @@ class WatchedBoard:
             self._health_message = message
 
     def _age_s(self, now: float) -> float | None:
-        """How old the health is. A retained one says so by what is left of its expiry, else by its time."""
+        """How old the health is. If retained, it says so by what is left of its expiry, else by its time."""
         message = self._health_message
         if message is None or "health" not in self._documents:
             return None
@@ -290,7 +290,7 @@ class WatchedBoard:
         return self._is_removed and not (self._documents.keys() - {"health"} or self._faults or self._fresh_health(now))
 
     def _is_lost(self, now: float) -> bool:
-        """True if the broker came back without the board's state, and the board is silent: both may have died."""
+        """True if the broker came back without the board's state, and the board is silent, as both may have died."""
         is_settled = 0 < self._back_by <= now
         return is_settled and not ("state" in self._documents or self._faults or self._fresh_health(now))
 
@@ -326,7 +326,7 @@ class WatchedBoard:
         )
 
     def _active_alarms(self) -> tuple[tuple[str, Document], ...]:
-        """An alarm is void unless it is of the session of `state`. Critical alarms come first."""
+        """The alarms of the session of `state`, because others are void. Critical alarms come first."""
         state = self._documents.get("state", {})
         session = state.get("session") if is_on_bus(state) else None
         active = [
@@ -415,7 +415,7 @@ def _not_heard_yet(*, is_connected: bool) -> str:
 
 
 def is_on_bus(state: Document) -> bool:
-    """Whether a board of this state is connected, so that its alarms count and it takes commands: one whose model does
+    """Whether a board of this state is connected, so that its alarms count and it takes commands. One whose model does
     not load is offline, but connected.
     """
     return state.get("state") in ("online", "draining", "offline") and state.get("reason") != "connection-lost"
@@ -471,7 +471,7 @@ def _at(document: Document, path: str) -> Any:
 
 
 def duration(length_s: float) -> str:
-    """`0 s`, `45 s`, `12 min`, `5 h`, `3 d`."""
+    """A length such as `0 s`, `45 s`, `12 min`, `5 h` or `3 d`."""
     for size, unit in ((1, "s"), (60, "min"), (3600, "h")):
         if length_s < 120 * size:
             return f"{length_s / size:.0f} {unit}"
@@ -528,7 +528,7 @@ def may_come_back(rows: Sequence[Row]) -> bool:
 
 
 def row_document(row: Row) -> Document:
-    """A row for scripts: the board's own documents; `health` is null unless it is fresh."""
+    """A row for scripts, with the board's own documents; `health` is null unless it is fresh."""
     return {
         "device": row.device,
         "level": row.level.name.lower(),

@@ -1,4 +1,4 @@
-"""Rows as a table of rich: a line for each board, and what is wrong with it beside its figures."""
+"""Rows as a table of rich, with a line for each board, and what is wrong with it beside its figures."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ _MAX_MISSING = 3
 class Column:
     title: str
     cell: Callable[[Row], str | Text | None]
-    needs_width: int = 0  # How many columns a terminal has to have for this one to be shown.
+    needs_width: int = 0  # How many columns a terminal needs for this one to be shown.
     is_number: bool = True
     min_width: int = 0  # So that what stands beside it does not move.
 
@@ -65,9 +65,8 @@ def site_view(
 ) -> RenderableType:
     """The whole view, with any trouble above the table. `wall` is in seconds since 1970, `clock` the time of day.
 
-    is_compact: each board takes one line, and what does not fit into it is cut off.
-    is_expanded: the view takes the whole width.
-    max_rows: the others are only counted, because those that are not seen take time, too.
+    If `is_compact`, each board takes one line, and what does not fit into it is cut off. If `is_expanded`, the view
+    takes the whole width. Rows beyond `max_rows` are only counted, because those that are not seen take time, too.
     """
     left = Text.assemble((printable(site), "bold"), f"  {len(rows)} board{'' if len(rows) == 1 else 's'}")
     for level, count in sorted(Counter(row.level for row in rows).items()):
@@ -85,7 +84,7 @@ def site_view(
     table.add_column("WHAT IS WRONG", ratio=1, min_width=12, overflow=overflow, no_wrap=is_compact)
     missing = [row for row in rows if row.level is BoardLevel.MISSING]
     if len(missing) > _MAX_MISSING:
-        # While a fleet is being installed, most boards are missing: they must not push down those that died.
+        # While a fleet is being installed, most boards are missing, and must not push down those that died.
         rows = [row for row in rows if row.level is not BoardLevel.MISSING]
         devices = [row.device for row in missing]
         names = f"{devices[0]} … {devices[-1]}" if is_compact else ", ".join(devices)
@@ -102,7 +101,7 @@ def _level(row: Row) -> Text:
 
 
 def level_word(level: BoardLevel) -> str:
-    """Capitals are seen without colours too."""
+    """The level as it is shown; capitals are seen without colours, too."""
     return level.name if level in URGENT else level.name.lower()
 
 
@@ -124,7 +123,7 @@ def _wrong(row: Row, wall: float, separator: str) -> Text:
     phrases = with_advice([with_details(phrase, row) for phrase in row.why], row.level.name.lower())
     why = "; ".join(phrase for phrase in phrases if phrase.split(":", maxsplit=1)[0] not in raised)
     if why and row.level_age_s is not None:
-        # Besides alarms with ages of their own, it says of what this is the age.
+        # Beside alarms with ages of their own, it says what this is the age of.
         what = f"{level_word(row.level)} " if lines else ""
         why = f"{what}for {duration(row.level_age_s)}: {why}"
     if why:
@@ -158,13 +157,13 @@ def _queue(row: Row) -> Text | None:
 
 
 def _watts(row: Row) -> str | None:
-    """Watts of less than the whole board name what was measured."""
+    """The watts. If they are of less than the whole board, they name what was measured."""
     watts, scope = number_at(row.health, "power.watts"), text_at(row.health, "power.scope")
     return None if watts is None else f"{watts:.1f}" + (f" {scope}" if scope not in (None, "board") else "")
 
 
 def _model(row: Row) -> str | None:
-    """In brackets if the board is silent, because it may have another one by now."""
+    """The model, in brackets if the board is silent, because it may have another one by now."""
     words = row.model_words
     return words if words is None or row.health else f"({words})"
 

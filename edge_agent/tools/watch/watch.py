@@ -47,7 +47,7 @@ JUDGED_S = SETTLE_S + 1.0
 PIPE_COLUMNS = 10_000
 # What is retained under a name has come by then.
 ASK_AGAIN_S = 5.0
-# A board of these levels may still be heard, or say how old its health is.
+# A board at one of these levels may still be heard, or say how old its health is.
 MAY_CHANGE = (BoardLevel.MISSING, BoardLevel.UNKNOWN, BoardLevel.STALE)
 # Also what a shell or Nagios takes for critical, and for neither fine nor critical.
 EXIT_URGENT, EXIT_NOT_OK = 2, 3
@@ -137,7 +137,7 @@ class Feed:
     @property
     def hint(self) -> str | None:
         """What may be missing although there are boards."""
-        if self.gets_retained or not self.rows:  # the rows take a while
+        if self.gets_retained or not self.rows:  # The rows take a while.
             return None
         return (
             "the broker has sent nothing retained, because it has just started or, like RabbitMQ, sends none for "
@@ -169,7 +169,7 @@ class Feed:
         self.subscribe()
 
     def take(self, message: Message | None) -> None:
-        """Takes what the client has received: None may mean that the connection came up or went down."""
+        """Takes what the client has received. None may mean that the connection came up or went down."""
         if self._was_connected and not self.client.is_connected:
             self._lost_at = time.monotonic()
             self._site.on_lost()
@@ -191,9 +191,9 @@ class Feed:
     def subscribe(self) -> None:
         """Subscribes to what is wanted by now.
 
-        RabbitMQ sends what it retains to a topic's own name: there, each board that is heard is asked for by name. It
-        may also be that nothing was retained yet. So once the names have been answered, and after a board has published
-        its state, the wildcard is asked again.
+        RabbitMQ sends what it retains only to a topic's own name, so there each board that is heard is asked for by
+        name. It may also be that nothing was retained yet. So once the names have been answered, and after a board has
+        published its state, the wildcard is asked again.
         """
         now = time.monotonic()
         topics = [Topics(self._root, self.name, device) for device in self._site.devices if not self.gets_retained]
@@ -238,8 +238,8 @@ class Feed:
 
 
 def _print_once(feed: Feed, wait_s: float, console: Console | None) -> int:
-    """A snapshot, as a table or, without a console, as JSON. Returns 1 if there is no broker or no board, else a code
-    of the worst level.
+    """Prints a snapshot, as a table or, without a console, as JSON. Returns 1 if there is no broker or no board, else a
+    code of the worst level.
     """
     with feed.client:
         feed.client.connect(CONNECT_S)
@@ -267,7 +267,7 @@ def _print_once(feed: Feed, wait_s: float, console: Console | None) -> int:
 
 
 def print_view(feed: Feed, console: Console, rows: list[Row]) -> None:
-    """Into a file or a pipe, each board goes on one line, however long, so that `grep` finds all of it."""
+    """Prints the view. In a file or a pipe, each board has one line, however long, so that `grep` finds all of it."""
     if console.is_terminal:
         console.print(feed.view(console, rows))
         return
@@ -308,7 +308,7 @@ def _keys_without_echo() -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(termios.error):  # the terminal may be gone
+        with suppress(termios.error):  # The terminal may be gone.
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
