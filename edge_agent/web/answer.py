@@ -140,7 +140,7 @@ def _machine_names(document: Document) -> Iterator[str]:
 def _matched(topic: str, topic_filters: Iterable[str]) -> str | None:
     """What a filter's wildcards match in the topic, joined by `/`, as boards name the machine.
 
-    None unless the topic contains it, because the search looks there.
+    It is None unless the topic contains it, because the search looks there.
     """
     names = ("/".join(wildcard_values(topic_filter, topic) or ()) for topic_filter in topic_filters)
     return next((name for name in names if name and name in topic), None)

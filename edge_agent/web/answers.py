@@ -27,9 +27,9 @@ from edge_agent.web.tasks import Tasks
 MAX_ANSWERS, MAX_BYTES = 2000, 16_000_000
 # Larger answers are not shown.
 MAX_ANSWER_BYTES = 128_000
-# In one response.
+# The most in one response.
 MAX_ROWS = 20
-# Boards must be heard for so long before it means something that no answer has arrived.
+# Boards must be heard for this long before it means anything that no answer has arrived.
 _FIRST_ANSWER_S = 10.0
 _MAX_EXAMPLES, _MAX_EXAMPLE_BYTES = 2000, 8_000
 _HEAD_BYTES = 1024
@@ -127,7 +127,7 @@ class Answers(Part):
         return {"reason": None if self._count or self._heard_for_s < _FIRST_ANSWER_S else "silence"}
 
     def rows(self, wanted: Wanted, before: int | None = None) -> Document:
-        """The answer to `GET /api/v1/answers`: the newest first. `cursor` counts all that ever came.
+        """The answer to `GET /api/v1/answers`, with the newest first. `cursor` counts all that ever came.
 
         Args:
             before: Only answers that came before the one with this number.

@@ -37,7 +37,7 @@ MAX_DEADLINE_MS = 300_000
 _DEFAULT_DEADLINE_MS = 60_000
 # The reply `expired` comes a little after the deadline.
 GRACE_S = 2.0
-# Right after connecting, a board may not have been heard yet: RabbitMQ retains nothing.
+# Right after connecting, a board may not have been heard yet, as RabbitMQ retains nothing.
 _SETTLE_S = 15.0
 _LATER = {"Retry-After": "10"}
 
@@ -57,8 +57,8 @@ class _PendingRequest:
 
 
 class Requests(Part):
-    """It has no filters, because `Answers` subscribes to every reply topic: where filters overlap, a broker may deliver
-    twice.
+    """It has no filters, because `Answers` subscribes to every reply topic, and where filters overlap, a broker may
+    deliver twice.
     """
 
     def __init__(self, live: Live) -> None:
@@ -232,5 +232,5 @@ def http_status(document: Document) -> tuple[int, dict[str, str]]:
             return 503, {}
         case Status.FAILED:
             return (422 if code == Code.NO_VALID_OUTPUT else 502), {}
-        case _:  # no board sent it
+        case _:  # No board sent it.
             return 502, {}

@@ -1,4 +1,4 @@
-"""The rows as the page reads them: each is encoded once per change, and a viewer gets only what it has not seen.
+"""The rows as the page reads them. Each is encoded once per change, and a viewer gets only what it has not seen.
 
 A cursor counts changes. It starts from the time of this process's start, so it never matches an earlier process's.
 """
@@ -24,7 +24,7 @@ from edge_agent.tools.watch.site import (
 )
 from edge_agent.web.journal import Entry
 
-# In one board's row.
+# The most in one board's row.
 _MAX_ALARMS = 20
 _MAX_TASKS = 64
 _MAX_LABEL_CHARS = 300
@@ -228,7 +228,7 @@ def _printable(text: str | None) -> str | None:
 
 
 def _pools(rows: Iterable[Row]) -> list[Document]:
-    """The pools named by boards with fresh health, with sums over them; null where no board gives the figure."""
+    """The pools named by boards with fresh health, with sums over these; null where no board gives the figure."""
     pools: dict[str, list[Row]] = {}
     for row in rows:
         if (name := text_at(row.health, "pool.name")) is not None:

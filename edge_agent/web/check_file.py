@@ -1,4 +1,4 @@
-"""The file that keeps open checks while the page is not running; a lost one would count as not answered."""
+"""The file that keeps open checks while the page is not running, because a lost one would count as not answered."""
 
 import time
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ class CheckFile:
     def __init__(self, path: Path) -> None:
         self._file = KeptFile(path, "open checks", _MAX_FILE_BYTES)
         self._saved: list[_State] = []
-        self._minutes = 0  # Since then.
+        self._minutes = 0  # How many have passed since then.
 
     def read(self) -> list[Answer]:
         """The checks of the previous process; none if the file cannot be used.
@@ -41,7 +41,7 @@ class CheckFile:
         return self._file.written_at
 
     def save(self, checks: Iterable[Answer], marks: Iterable[Mark] = (), *, is_last: bool = False) -> None:
-        """To be called each minute. Writes them if they have changed and a minute has passed for each of their MB.
+        """Must be called each minute. Writes them if they have changed and a minute has passed for each of their MB.
 
         Thousands of checks, of which some change in each minute, would wear out the SD card of a gateway.
         """

@@ -20,7 +20,7 @@ from edge_agent.web.tasks import Tasks
 # By default, a board keeps the newest 1,000 open audits of each task.
 MAX_KEPT, MAX_KEPT_OF_BOARD = 20_000, 2_000
 MAX_KEPT_BYTES = 16_000_000
-# In one response.
+# The most in one response.
 MAX_CHECKS, MAX_NEEDS = 500, 200
 # A task that sends bare outputs sends a check within this time of its output.
 _SAME_TIME_S = 5.0
@@ -54,7 +54,7 @@ class Checks:
         return self._kept.values()
 
     def restore(self, answer: Answer) -> bool:
-        """Keeps a check of an earlier process; False if it is none."""
+        """Keeps a check of an earlier process. Returns False if it is no check."""
         if answer.device:
             self._unheard.add(answer.device)
         return self.keep_unless_repeated(answer)
@@ -82,7 +82,7 @@ class Checks:
         return True
 
     def _drop_surplus(self, device: str) -> None:
-        """One board gets only a part of the room, so that it cannot push out the checks of the others."""
+        """Drops what is too much. A board gets only a part of the room, so that it cannot push out others' checks."""
         while self._kept_of[device] > MAX_KEPT_OF_BOARD or self._bytes_of[device] > MAX_KEPT_BYTES // 4:
             self._drop_one(device)
         while len(self._kept) > MAX_KEPT:
@@ -158,7 +158,7 @@ class Checks:
         }
 
     def _has_uncounted(self, device: str | None, task: str | None) -> bool:
-        """Whether one of these tasks has checks that boards do not count: unusual readings."""
+        """Whether one of these tasks has checks that boards do not count, that is, unusual readings."""
         return any(text_at(self._tasks.by_name[each], "kind") == "unusual" for each in self._tasks_of(device, task))
 
     def _tasks_of(self, device: str | None, task: str | None) -> Iterator[tuple[str, str]]:
@@ -166,7 +166,7 @@ class Checks:
         return (each for each in self._tasks.by_name if device in (None, each[0]) and task in (None, each[1]))
 
     def _count_left_out(self, waiting: Sequence[Answer], offered: Sequence[Answer]) -> int:
-        """How many checks of the same promises the viewer has left out; to a board, passed over is not answered."""
+        """How many checks of the same promises the viewer has left out. To a board, these are not answered."""
         offered_of = Counter((answer.device, answer.task) for answer in offered)
         waiting_of = Counter((answer.device, answer.task) for answer in waiting)
         promised = {
@@ -208,7 +208,7 @@ class Checks:
         }
 
     def _needs(self, device: str | None, task: str | None) -> list[Document]:
-        # Stops at what is shown: each takes a while, and a site may have thousands of tasks.
+        # Stops at what is shown, because each takes a while, and a site may have thousands of tasks.
         needs = (
             {"device": each_device, "task": each_task, "open": self._open[each_device, each_task], **promise}
             for each_device, each_task in self._tasks_of(device, task)
@@ -227,7 +227,7 @@ class Checks:
         return promises(known, accuracy)
 
     def unproven(self, row: Row) -> list[Document]:
-        """How far the promises of a board are that are not proven."""
+        """How far the unproven promises of a board are."""
         return [
             {
                 "task": escaped(name),

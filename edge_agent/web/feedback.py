@@ -75,7 +75,7 @@ class Feedback(Part):
         self._marks.end(mark, MarkState.UNANSWERED, code=f"no_result.{why}")
 
     def sent(self, number: int, result: PublishResult) -> None:
-        """With MQTT 5, a broker says at once that it refuses a message."""
+        """Ends a mark that the broker refuses, which it says at once with MQTT 5."""
         mark = next((mark for mark in self._marks if mark.number == number), None)
         if mark is None or mark.state is not MarkState.SENT or result is PublishResult.CONFIRMED:
             return
@@ -107,7 +107,7 @@ class Feedback(Part):
             self._marks.end(mark, MarkState.REFUSED, code="no_reason")
 
     def _mark_of(self, message: Message, device: str, task: str, result: Document) -> Mark | None:
-        """The mark that a result belongs to: by its correlation, or with MQTT 3.1.1 the first one with its id."""
+        """The mark that a result belongs to, by its correlation, or with MQTT 3.1.1 the first one with its id."""
         awaited = (
             mark
             for mark in self._marks

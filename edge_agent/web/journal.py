@@ -1,4 +1,4 @@
-"""What has happened at the site, and when this process did not run: JSON lines in bounded files.
+"""What has happened at the site, and when this process did not run, as JSON lines in bounded files.
 
 Entries are added under the lock of `live.Live`. The files may be read at any time without it.
 """
@@ -29,7 +29,7 @@ _MAX_FILE_BYTES = 5_000_000
 _DAY_S = 86_400
 # Kept in memory as well, for the screens of boards and the count of alarms within the hour.
 _MAX_RECENT = 5_000
-# Of each kind of event of a board, so that one that never stops publishing cannot push out the other entries.
+# For each kind of event of a board, so that one that never stops publishing cannot push out the other entries.
 MAX_PER_MINUTE = 30
 _UNLIMITED_EVENTS = (
     "command",
@@ -41,7 +41,7 @@ _UNLIMITED_EVENTS = (
 )
 _ALIVE_S = 60.0
 _MAX_TEXT = 500
-# The year 2100: what is later is no time of a journal.
+# The year 2100, after which nothing is the time of an entry.
 _MAX_TIME = 4_102_444_800
 _FILE = re.compile(r"(\d{4}-\d\d-\d\d)-\d{4}\.jsonl")
 # Where spreadsheets begin a formula; where decimals have a comma, a semicolon begins a cell.
@@ -75,7 +75,7 @@ class Entry:
 
 
 def default_folder() -> Path:
-    """Where journals are kept unless `--data` says otherwise: a folder for each site."""
+    """Where journals are kept unless `--data` says otherwise, with a folder for each site."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "edge-agent" / "web"
 
 
@@ -196,7 +196,7 @@ class Journal:
         oldest_day = rfc3339(max(0.0, wall - MAX_DAYS * _DAY_S))[:10]
         files = self._files()
         sizes = {path: path.stat().st_size for path in files}
-        # Leaves room for one more file: the next one calls this again.
+        # Leaves room for one more file, because the next one calls this again.
         while files and (files[0].name < oldest_day or sum(sizes.values()) > self._max_bytes - self._max_file_bytes):
             path = files.pop(0)
             del sizes[path]
@@ -223,7 +223,7 @@ class Journal:
         has_feedback: bool = False,
         limit: int,
     ) -> list[Entry]:
-        """Entries from the files, newest first: those of `what`; by default all, but feedback only if has_feedback."""
+        """Entries of `what` from the files, newest first; by default all, but feedback only if `has_feedback`."""
         # Most lines belong to other boards, so they are not parsed.
         needle = b"" if device is None else compact_json(device).encode()
         entries = (
@@ -249,7 +249,7 @@ class Journal:
                 return
             try:
                 lines = path.read_bytes().splitlines()
-            except OSError:  # removed meanwhile
+            except OSError:  # It was removed meanwhile.
                 continue
             for line in reversed(lines):
                 entry = _entry_of(line) if needle in line else None

@@ -36,14 +36,14 @@ class KeptFile:
 
     @property
     def written_at(self) -> float | None:
-        """In seconds since 1970; None if there is no file."""
+        """When it was written, in seconds since 1970; None if there is no file."""
         try:
             return self._path.stat().st_mtime
         except OSError:
             return None
 
     def save(self, document: object) -> bool:
-        """Returns whether it was written."""
+        """Writes the document; returns whether that worked."""
         try:
             write_atomically(self._path, json.dumps(document).encode(), mode=0o600)
         except OSError as error:

@@ -10,7 +10,7 @@ from edge_agent.web.journal import MAX_DAYS
 from edge_agent.web.kept_file import KeptFile
 
 _DAY_S = 86_400
-# Times alone are written only so often, to spare the SD card of a gateway. After a crash, they are up to this old.
+# Times alone are written only this often, to spare a gateway's SD card. After a crash, they are up to this old.
 _TIMES_EVERY_S = 600.0
 _MAX_FILE_BYTES = 1_000_000
 
@@ -30,7 +30,7 @@ class KnownBoards:
         return {device: age_s for device, age_s in ages_s.items() if age_s < MAX_DAYS * _DAY_S}
 
     def update(self, rows: Iterable[Row], wall: float) -> None:
-        """Takes all boards there are, but keeps only those that have said their state, not any merely expected.
+        """Takes all boards there are, but keeps only those that have said their state, none that is merely expected.
 
         A name that no board may have was made up, and may be long.
         """

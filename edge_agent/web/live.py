@@ -1,4 +1,4 @@
-"""The bus thread: one connection to the broker feeds the boards' rows and every `Part`.
+"""The bus thread, in which one connection to the broker feeds the boards' rows and every `Part`.
 
 One lock guards all of it. Nobody waits for anything while holding it, and HTTP handlers hold it only briefly.
 """
@@ -178,7 +178,7 @@ class Live:
         self._save(is_last=True)
 
     def _restore_checks(self) -> None:
-        """A process that was killed may have answers in the journal that it had not yet noted in the file of checks."""
+        """Restores checks. A killed process may have kept answers in the journal but not yet in the file of checks."""
         since = self._check_file.written_at
         checks = self._check_file.read()
         answered = self.journal.read(since=since, what=frozenset({"feedback"}), limit=MAX_KEPT) if checks else []
@@ -230,7 +230,7 @@ class Live:
             self.journal.add(Entry(at=wall, what="broker-lost", name=self._feed.broker, text=reason or None))
 
     def _update_rows(self, now: float, wall: float) -> None:
-        """Without a connection the last rows stay, and the page shows that they are old.
+        """Updates the rows. Without a connection the last ones stay, and the page shows that they are old.
 
         Before the first one, the rows are of the boards that an earlier process heard, and of those expected.
         """

@@ -14,7 +14,7 @@ from edge_agent.web.tasks import Tasks
 
 UNDO_S = 10.0
 MAX_MARKS = 100
-# Marks of everybody in one response.
+# The most marks of everybody in one response.
 _MAX_SHOWN = 20
 _MAX_CHARS = 64
 
@@ -33,7 +33,7 @@ class Marks:
         return any(mark.state is MarkState.SENT for mark in self._marks)
 
     def newest(self, by: str | None) -> list[Document]:
-        """The newest of everybody, and the newest of the person who asks, which those of others would push out."""
+        """The newest marks of all, and those of the person who asks, which the others' would push out."""
         newest = list(reversed(self._marks))
         own = [mark for mark in newest if mark.by == by][:_MAX_SHOWN]
         return [self.document(mark) for at, mark in enumerate(newest) if at < _MAX_SHOWN or mark in own]
@@ -64,13 +64,13 @@ class Marks:
         }
 
     def _can_correct(self, mark: Mark) -> bool:
-        """Whether a person can still change a mark: of an audit only until its output was shown."""
+        """Whether a person can still change a mark, which for an audit is so only until its output was shown."""
         answer = mark.answer
         is_audit = answer.is_check and text_at(self._tasks.of(answer), "kind") != "unusual"
         return mark.state is MarkState.KEPT and answer.mark is mark and (answer.is_hidden or not is_audit)
 
     def newest_of(self, answer: Answer) -> Document | None:
-        """Also one that its board did not keep."""
+        """The newest mark of an answer, even one that its board did not keep."""
         marks = (mark for mark in reversed(self._marks) if mark.answer is answer and mark.state is not MarkState.UNDONE)
         mark = answer.mark or next(marks, None)
         return None if mark is None else self.document(mark)
@@ -105,7 +105,7 @@ class Marks:
         if fault := self.fault(answer, document):
             raise fault
         task, is_blind = self._tasks.of(answer), self._checks.is_blind(answer)
-        # Of two labels, the board takes the other one for right.
+        # With two labels, the board takes the other one to be right.
         may_be_none = len(labels_of(task) or ()) > 2 and said.get("correct") is False
         if is_blind and "answer" not in said and not may_be_none:
             raise ProblemError(400, "invalid", "answer: required, because the board's own answer is still hidden")
@@ -126,11 +126,11 @@ class Marks:
         return mark
 
     def restore(self, mark: Mark) -> None:
-        """A mark that an earlier process sent."""
+        """Takes a mark that an earlier process sent."""
         self._marks.append(mark)
 
     def undo(self, name: str, by: str | None) -> Mark:
-        """Raises ProblemError."""
+        """Undoes a mark. Raises ProblemError."""
         mark = self._own_mark(name, by)
         if mark.state is not MarkState.WAITING:
             raise ProblemError(409, "already_sent", "it has already been sent to the board")

@@ -14,7 +14,7 @@ _Task = tuple[str, str]
 
 
 class OpenAudits:
-    """A switch brings another model, whose audits alone count, and a rollback brings back those of the first one.
+    """A switch brings another model, so that only its audits count, and a rollback brings back those of the first one.
 
     A board may also have asked the new model the audits of the earlier one. It does not say so, but it then has as many
     open ones as there are of both.
@@ -26,13 +26,13 @@ class OpenAudits:
         self._since: dict[_Task, float] = {}
         # The tasks for which only audits of the model in force count.
         self._only_own: set[_Task] = set()
-        # How many of a task's open audits are not kept here, by the newest two health documents of its board: a single
-        # one may have overtaken a check on its way.
+        # How many of a task's open audits are not kept here, by the newest two health documents of its board, because a
+        # single one may have overtaken a check on its way.
         self._lacking: dict[_Task, tuple[int, int]] = {}
         self._health_at: dict[str, str | None] = {}
 
     def update(self, kept: Iterable[Answer]) -> None:
-        """Once for each health document, because it says nothing about what came after it."""
+        """Takes each health document once, because it says nothing about what came after it."""
         changed = {
             device: health_at
             for device, row in self._rows.items()
@@ -51,7 +51,7 @@ class OpenAudits:
         for each, figures in tasks.items():
             count = int(number_at(figures, "open") or 0)
             self._only_own.discard(each)
-            # Its count is nearer to the checks of the model in force alone than to all that are kept here.
+            # Its count is nearer to only the checks of the model in force than to all that are kept here.
             if "open" in figures and 2 * count < kept_of[each] + own_of[each]:
                 self._only_own.add(each)
             lacking = max(0, count - (own_of if each in self._only_own else kept_of)[each])

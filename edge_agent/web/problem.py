@@ -12,7 +12,7 @@ JSON_TYPE = "application/json"
 
 
 class ProblemError(Exception):
-    """Any handler may raise it: the response has this status and `{"error": {"code", "message"}}`."""
+    """Any handler may raise it. The response then has this status and `{"error": {"code", "message"}}`."""
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -24,12 +24,12 @@ class ProblemError(Exception):
 
 
 def json_response(content: dict[str, Any] | bytes, status: int = 200) -> Response:
-    """`content` as bytes is JSON already."""
+    """A response with `content`, which is JSON already if it is bytes."""
     return Response(content if isinstance(content, bytes) else encode(content), status, media_type=JSON_TYPE)
 
 
 def count_in_query(request: Request, name: str) -> int | None:
-    """A whole number in the query; None if there is none, or no number."""
+    """A whole number in the query; None if it is missing or no number."""
     text = request.query_params.get(name, "")
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 20 else None
 

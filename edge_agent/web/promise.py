@@ -1,4 +1,4 @@
-"""About how many more right audits a task needs for a promise: the board tests answers by their scores, too."""
+"""About how many more right audits a task needs for a promise, because the board tests answers by their scores, too."""
 
 from functools import lru_cache
 
@@ -48,7 +48,7 @@ def _promise(known: Document, target: float, task: Document, accuracy: Document)
     if (_share(accuracy, "promised") or 0) >= target:
         more = 0
     elif right is not None:
-        # Rows held out from training count like audits. Older boards do not say how many were right: at best all.
+        # Rows held out from training count like audits. Older boards do not say how many were right; at best, all were.
         held_out = _count(accuracy, "held_out") or 0
         held_out_right = _count(accuracy, "held_out_right")
         right_rows = held_out if held_out_right is None else min(held_out_right, held_out)

@@ -97,7 +97,7 @@ class ChangeRecorder:
                 known.reasons = reasons
             if not changed or not has_reasons or 0 <= wall - known.noted_at < _REASONS_EVERY_S:
                 return
-        # One that is well when it is first heard is no news.
+        # A board that is well when it is first heard is no news.
         if known.level is not None or row.level is not BoardLevel.OK:
             self._add(row, wall, "level", level, "; ".join(row.causes) or None)
         known.level, known.reasons, known.noted_at = level, reasons, wall
@@ -148,7 +148,7 @@ class EventRecorder(Part):
         if values is None or values[0] not in self._rows:
             return
         device, name = values
-        if name.startswith("doctor"):  # `edge-agent doctor` measures the broker with them
+        if name.startswith("doctor"):  # `edge-agent doctor` measures the broker with them.
             return
         document = object_or_empty(message.payload)
         by = text_at(document, "by")
@@ -158,7 +158,7 @@ class EventRecorder(Part):
 
 
 def _switch_text(document: Document) -> str | None:
-    """Between which bundles."""
+    """The bundles between which a board switched."""
     bundles = []
     for which in ("old", "new"):
         bundle = text_at(document, f"{which}.folder") or text_at(document, f"{which}.name")
@@ -172,7 +172,7 @@ def _switch_text(document: Document) -> str | None:
 
 
 def _event_text(document: Document) -> str | None:
-    # Once the accuracy has fallen, none of the audits counts: `asked: 0` would read as if there had been none.
+    # Once the accuracy has fallen, none of the audits counts, and `asked: 0` would read as if there had been none.
     left_out = {"ts", "by", *(key for key in ("asked", "audits", "held_out") if document.get(key) == 0)}
     document = {key: value for key, value in document.items() if key not in left_out}
     words = [f"{key[:64]}: {_words(value)}" for key, value in list(document.items())[:_MAX_EVENT_FIELDS]]

@@ -40,7 +40,7 @@ _TABLE_WIDTH = 160
 
 
 def application(live: Live, endpoint: Endpoint, sessions: Sessions) -> ASGIApp:
-    """The whole page. Call it before `live.start()`: it adds the parts that its routes need.
+    """The whole page. Call it before `live.start()`, because it adds the parts that its routes need.
 
     Handlers are `async`, raise `problem.ProblemError` and hold `live.lock` only briefly. `sessions` says which role may
     write to which path.

@@ -41,7 +41,7 @@ _WRITES = {
     "/api/v1/feedback": "feedback",
     "/api/v1/seen": "feedback",
 }
-# Can be read without the role view, like the static files, which are the same in every installation.
+# These can be read without the role view, like the static files, which are the same in every installation.
 _OPEN = ("/api/v1/session",)
 
 
@@ -162,7 +162,7 @@ class Sessions:
         user = self._users.named(session.name)
         is_over = self._clock() - session.password_at > MAX_AGE_S
         if user is None or is_over or _hash_of(user.secret) != session.secret:
-            # A users file that cannot be read may be half written: the login counts again with the whole one.
+            # A users file that cannot be read may be half written, and the login counts again with the whole one.
             if is_over or self._users.are_readable:
                 self.logout(cookie)
             return None, None
@@ -173,7 +173,7 @@ class Sessions:
         return request.cookies.get(self._cookie)
 
     async def login(self, name: str, password: str, address: str) -> tuple[str, User]:
-        """Returns the value of a new cookie and whose it is. Raises ProblemError."""
+        """Logs a person in. Returns the value of a new cookie and whose it is. Raises ProblemError."""
         if self._users is None:
             raise ProblemError(404, "not_found", "there are no users, so there is no login")
         _check_readable(self._users)
@@ -211,7 +211,7 @@ class Sessions:
             self._save()
 
     def set_cookie(self, response: Response, value: str | None) -> None:
-        """None deletes it."""
+        """Sets the cookie; None deletes it."""
         response.set_cookie(
             self._cookie,
             value or "",
@@ -266,7 +266,7 @@ def _check_readable(users: Users) -> None:
 
 
 def _hash_of(value: str) -> str:
-    """Neither memory, the kept file nor the time of a lookup may reveal a cookie's value or a user's secret."""
+    """A hash, so that neither memory, the kept file nor the time of a lookup reveals a cookie or a user's secret."""
     return hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()
 
 
@@ -298,7 +298,7 @@ class LoginLimit:
 
 
 def _network(address: str) -> str:
-    """A machine may use any address of its IPv6 /64, so these count as one."""
+    """The network that counts as one address, because a machine may use any address of its IPv6 /64."""
     parsed = address_of(address)
     return address if parsed is None or parsed.version == 4 else parsed.exploded[:19]
 

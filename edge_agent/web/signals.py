@@ -13,7 +13,7 @@ from edge_agent.web.parts import Part
 _MAX_TABLES = 16
 _MAX_MACHINES, _MAX_VALUES = 256, 64
 _MAX_BYTES = 64 * 1024
-# By table: when its newest message came, in seconds since 1970, and its payload.
+# By table, when its newest message came, in seconds since 1970, and its payload.
 Heard = dict[str, tuple[float, bytes]]
 
 
@@ -49,7 +49,7 @@ class Signals(Part):
 
 
 def signals_document(row: Row, heard: Heard) -> list[Document]:
-    """A board's tables. Of one that health names but that has not been heard yet, `at` is null. Needs no lock."""
+    """A board's tables. For one that health names but that has not been heard yet, `at` is null. Needs no lock."""
     known = object_at(row.health, "signals")
     names = sorted({*heard, *(texts_at(row.health, "signals") if known else ())})[:_MAX_TABLES]
     return [_table(name, heard.get(name), known) for name in names]

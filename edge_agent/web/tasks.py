@@ -108,7 +108,7 @@ class Tasks:
 
 
 def _publish_filters(pattern: str) -> Iterable[str]:
-    """`info` does not say how many levels a machine has."""
+    """The filters for it, several because `info` does not say how many levels a machine has."""
     machines = ("/".join([_MACHINE] * levels) for levels in range(1, _MAX_MACHINE_LEVELS + 1))
     filters = {publish_filter(pattern.replace(_MACHINE, machine)) for machine in machines}
     return filter(None, filters)

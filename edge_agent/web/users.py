@@ -56,7 +56,7 @@ def hashed_password(password: str) -> str:
 
 
 def hashed_token(token: str) -> str:
-    """Tokens are long and random, so a fast hash is enough."""
+    """A fast hash, which is enough because tokens are long and random."""
     return f"sha256:{hashlib.sha256(token.encode()).hexdigest()}"
 
 
@@ -65,7 +65,7 @@ _NOBODY = User(name="", roles=frozenset(), secret=f"scrypt:{'A' * 22}==:{'A' * 4
 
 
 def is_password_of(user: User | None, password: str) -> bool:
-    """Takes as long for a name that does not exist."""
+    """Whether the password is right. It takes as long to tell for a name that does not exist."""
     _, salt, expected = (user or _NOBODY).secret.split(":")
     given = _scrypt(password, base64.b64decode(salt))
     return hmac.compare_digest(given, base64.b64decode(expected)) and user is not None
@@ -99,7 +99,7 @@ def _user_of(name: str, entry: dict[str, Any]) -> User:
 
 
 def write_users(path: Path, users: Iterable[User]) -> None:
-    """A file that exists keeps its owner and mode, so that a service can still read it. Raises OSError."""
+    """Writes the file. One that exists keeps owner and mode, so that a service can still read it. Raises OSError."""
     document = {"users": {user.name: {"roles": sorted(user.roles), "secret": user.secret} for user in users}}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_writer(path, mode=0o600) as file:

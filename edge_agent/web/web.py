@@ -1,4 +1,4 @@
-"""`edge-agent web`. START HERE: options -> parts -> the bus thread and the HTTP server -> a clean stop."""
+"""`edge-agent web`. START HERE: makes parts of the options, runs the bus thread and the HTTP server, stops cleanly."""
 
 import argparse
 import asyncio
@@ -33,7 +33,7 @@ from edge_agent.web.users import Users, UsersError
 log = logging.getLogger(__name__)
 
 DEFAULT_LISTEN = "127.0.0.1:8780"
-# For all viewers together: each browser keeps two or three open.
+# For all viewers together, as each browser keeps two or three open.
 _MAX_CONNECTIONS = 512
 _KEEP_ALIVE_S = 15
 _FIRST_REQUEST_S = 10.0

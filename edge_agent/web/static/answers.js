@@ -51,7 +51,7 @@ export function answersScreen({ route, redraw }) {
     take: (answer) => {
       answer.rows.forEach((row) => row.task && tasks.add(row.task));
       answer.rows.forEach(({ machine }) => machine && machines.add(machine));
-      // How many came since the last time and are not among the newest; of a choice of answers nobody counts that.
+      // How many came since the last time and are not among the newest. For a selection of answers, nobody counts that.
       const isChoice = route().values.size > 0;
       answer.missed = newest == null || isChoice ? 0 : Math.max(0, answer.cursor - newest.cursor - answer.rows.length);
       newest = answer;

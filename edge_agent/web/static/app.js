@@ -164,7 +164,7 @@ function bars() {
         time: moment(broker.since, site.now()),
         trouble: broker.trouble ? splitPhrase(broker.trouble).words : t("bar.broker.trouble"),
       }));
-  // That boards may be missing matters only to who reads their list.
+  // That boards may be missing matters only to those who read their list.
   const isShown = broker.hint && (broker.hint_code !== "not_retained" || route.name === "boards");
   return isShown ? h("p", { class: "bar", key: "hint" }, hintWords(broker)) : null;
 }

@@ -23,7 +23,7 @@ import { duration, has, measured, number, percent, t, UNKNOWN } from "./words.js
 
 const AGAIN_AFTER_MS = 5000;
 const SILENT = ["offline", "stale", "stopped"];
-// A share of fewer answers says little.
+// A share of fewer answers than this says little.
 const MIN_FOR_SHARE = 20;
 
 export function boardScreen({ route, redraw }) {

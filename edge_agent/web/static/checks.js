@@ -71,7 +71,7 @@ export function checksScreen({ route, redraw }) {
         tasks.add(check.task);
         if (check.machine) machines.add(check.machine);
       }
-      // Once the server no longer lists a check, it may come back: somebody may undo its mark.
+      // Once the server no longer lists a check, it may come back, because somebody may undo its mark.
       for (const key of marked) if (!data.checks.some((check) => check.key === key)) marked.delete(key);
     },
     redraw,
@@ -88,7 +88,7 @@ export function checksScreen({ route, redraw }) {
   // Anything else that is no longer on the list may come back, such as when its board is heard again.
   const isOver = (key) =>
     data.closed === key || ["waiting", "sent", "kept", "corrected"].includes(markOf(key)?.state);
-  // Somebody else has answered it while it is shown here: another one must not come under a finger on its way.
+  // Somebody else has answered it while it is shown here, and another one must not come under a finger on its way.
   const isTaken = () =>
     current != null && !isLeft() && may("feedback") && isOver(current.key) && !isSaidHere(current.key);
   const isSaidHere = (key) => skipped.has(key) || (pressed.has(key) && (markOf(key)?.by == null || isMine(markOf(key))));
@@ -435,7 +435,7 @@ export function checksScreen({ route, redraw }) {
 
   function needs() {
     if (!data.needs?.length) return null;
-    // Of each task the first target that is not proven yet.
+    // For each task, the first target that is not proven yet.
     const named = new Map();
     for (const need of data.needs) {
       const name = `${need.task} · ${need.device}`;
@@ -475,7 +475,7 @@ function titleOf(check) {
   return check.machine ?? moment(check.at, now());
 }
 
-// What people said last of a task's unusual readings: only the same words again become a label one day.
+// What people last said of a task's unusual readings, because only the same words again become a label one day.
 function wordsFor(task, marks) {
   const said = (marks ?? [])
     .filter((mark) => mark.task === task && !["undone", "refused"].includes(mark.state))

@@ -11,7 +11,7 @@ export function labelsOf(item) {
   return item.kind === "unusual" ? ["usual", ...(item.labels ?? [])] : (item.labels ?? []);
 }
 
-// Of two labels, the board takes the other one for right.
+// With two labels, the board takes the other one to be right.
 export function mayBeNone(item) {
   return item.kind === "classify" && labelsOf(item).length > 2;
 }

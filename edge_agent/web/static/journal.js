@@ -45,7 +45,7 @@ function words(entry) {
 }
 
 function nameOf({ what, name }) {
-  if (what === "feedback") return name; // A task's, which may be that of an alarm, too.
+  if (what === "feedback") return name; // The name of a task, which may be that of an alarm, too.
   if (!["level", "event"].includes(what)) return nameWords(name);
   const key = `${what}.${name}`;
   return has(key) ? t(key) : name;

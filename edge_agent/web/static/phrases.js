@@ -1,10 +1,10 @@
-// What boards say about themselves: what is known in the reader's language, and the rest in the boards' own English.
+// What boards say about themselves, in the reader's language where it is known, and else in the boards' own English.
 
 import { h } from "./dom.js";
 import { now } from "./live.js";
 import { has, moment, percent, t, UNKNOWN } from "./words.js";
 
-// What follows these is figures and names, so it needs no translation.
+// Figures and names follow these, so that needs no translation.
 const FIGURES = ["worker restarts", "sensors that cannot be read", "throttled"];
 const TIMES = /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z/g;
 

@@ -1,4 +1,4 @@
-// Polls one address for a screen: seldom while the tab is hidden, and not while the page is paused.
+// Polls one address for a screen, seldom while the tab is hidden, and not at all while the page is paused.
 
 import { live } from "./live.js";
 

@@ -27,7 +27,7 @@ for (const name of ["pointermove", "pointerdown", "wheel", "keydown"])
   document.addEventListener(name, () => (usedAt = performance.now()), { passive: true });
 let typing; // The timer of a filter in which somebody types.
 
-// Shape and word, because colour alone may not carry meaning.
+// A shape and a word, because colour alone must not carry meaning.
 export function levelMark(level) {
   return h("span", { class: `level ${level}` },
     shape(SHAPES[level] ?? ""),
@@ -166,7 +166,7 @@ export function inputView(input) {
     }));
 }
 
-// A signal comes as features of its window, such as {"last": 7.5, "mean_10m": 7.1}: it reads as its last value.
+// A signal comes as features of its window, such as {"last": 7.5, "mean_10m": 7.1}, and reads as its last value.
 function featuresOf(value) {
   const isObject = value !== null && typeof value === "object" && !Array.isArray(value);
   const all = isObject ? Object.entries(value) : [];
@@ -220,7 +220,7 @@ export function addressFilter({ route, name, options, all }) {
         h("option", { key: `=${option}`, value: option, selected: option === value }, word))));
 }
 
-// Like `addressFilter`, but for any text: `names` are suggestions, and need not be complete.
+// Like `addressFilter`, but for any text. `names` are suggestions, and need not be complete.
 export function machineFilter({ route, names }) {
   const filter = (field) => {
     clearTimeout(typing);
@@ -257,13 +257,13 @@ export function setAddressFilter(route, name, value) {
   else location.hash = address;
 }
 
-// True while somebody points at this list, touches it or has its focus: then nothing in it may move.
+// True while somebody points at this list, touches it or has its focus. Nothing in it may move then.
 export function isHeld(selector) {
   const node = document.querySelector(selector);
   return node !== null && node.matches(":hover, :focus-within");
 }
 
-// True until ten seconds after the pointer or a key was last used: nobody is about to click with a mouse at rest.
+// True until ten seconds after the pointer or a key was last used, as nobody is about to click with a mouse at rest.
 export function isInUse() {
   return performance.now() - usedAt < IN_USE_MS;
 }

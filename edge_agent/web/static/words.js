@@ -53,7 +53,7 @@ export function number(value, digits = 0) {
   });
 }
 
-// A measured value with all its digits. Nothing separates thousands: 2.951 would be another number elsewhere.
+// A measured value with all its digits. Nothing separates thousands, because 2.951 is another number elsewhere.
 export function measured(value) {
   return typeof value === "number" ? String(value).replace(".", decimalSign) : UNKNOWN;
 }
