@@ -164,7 +164,7 @@ class Estimates(Keeper):
 
 
 def _judged(answer: KeptAnswer) -> JudgedNumber | None:
-    """None for a reading that got no number, and where damage has changed it."""
+    """How near an answer is; None for a reading that got no number, and where damage has changed it."""
     output, true, interval = number_of(answer.output), number_of(answer.label), _interval(answer)
     if output is None or true is None or interval is None:
         return None

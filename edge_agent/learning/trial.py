@@ -19,7 +19,7 @@ from edge_agent.requests.tasks import Task
 
 # Of each task, as many as a promise of 0.99 takes. A trained model answers them within seconds.
 MAX_REQUESTS = 500
-# Of a switch, during which requests may have to wait.
+# The most seconds of a switch, during which requests may have to wait.
 MAX_S = 20.0
 
 
@@ -61,7 +61,7 @@ def answered_again(
 
 
 def _request(task: Task, answer: KeptAnswer) -> EngineRequest | None:
-    """None without a kept input, and where the template does not take it."""
+    """The request; None without a kept input, and where the template does not take it."""
     if answer.input is None:
         return None
     try:

@@ -57,7 +57,7 @@ class PoolLink:
         self._queues = queues_of(config)
         # None while others are to get the requests that this board has.
         self._wanted_places: int | None = 0
-        # Of this connection: the consumers, one for each place; and by delivery tag, which consumer got what is open.
+        # This connection's consumers, one for each place, and by delivery tag, which consumer got what is open.
         self._consumers: list[str] = []
         self._held: dict[int, str] = {}
         self._queue: QueueFigures | None = None

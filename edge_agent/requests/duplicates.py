@@ -22,7 +22,7 @@ class _Ended:
     at: float
     status: Status
     row: int | None
-    reply: bytes | None  # None where the store has it, in this row.
+    reply: bytes | None  # None where the store has it in this row.
     size: int
 
 

@@ -84,7 +84,7 @@ class Forecast:
             known.extend_trust(now)
 
     def estimate_for(self, cost_class: CostClass) -> Estimate | None:
-        """By what was measured of the class, else of its task; None if unknown."""
+        """An estimate by what was measured of the class, else of its task; None if unknown."""
         return self._estimates.get(cost_class) or self._estimates.get(cost_class[0])
 
     def engine_time_s(self, cost_class: CostClass) -> float:

@@ -50,7 +50,7 @@ class ModelAnswers:
 
 @dataclass(slots=True)
 class NotableAnswers:
-    """Of a task, since the agent's start."""
+    """The answers of a task since the agent's start."""
 
     answers_total: int = 0
     notable_total: int = 0  # Those of them that people should look at.

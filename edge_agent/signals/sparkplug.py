@@ -36,7 +36,7 @@ class Metric:
     name: str = ""
     alias: int | None = None
     datatype: int = 0
-    """0 if the message does not say it; then the birth's counts."""
+    """It is 0 if the message does not say it; then the birth's counts."""
     is_historical: bool = False
     is_null: bool = False
     quality: int | None = None

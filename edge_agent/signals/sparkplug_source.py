@@ -139,7 +139,7 @@ class _Node:
     """The reorder buffer, in the order of arrival."""
     devices: dict[str, _Device] = field(default_factory=dict)
     lacks_birth: bool = False
-    """A rebirth would help: a birth or other messages were missed."""
+    """Whether a rebirth would help, because a birth or other messages were missed."""
 
     def is_late_death(self, bd_seq: int | None) -> bool:
         """True for the death of an earlier session. Some clients number a death one higher than its birth."""

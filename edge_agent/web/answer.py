@@ -84,11 +84,11 @@ class Mark:
     """The kept mark that this one corrects."""
     sent_at: float = 0.0
     number: int | None = None
-    """Of its message, as `Live.publish` gave it."""
+    """The number of its message, as `Live.publish` gave it."""
     state: MarkState = MarkState.WAITING
     output: Any = None
     score: float | None = None
-    """Of the output, or without one of the best label."""
+    """The score of the output, or if there is none, of the best label."""
     best: str | None = None
     """The label of the highest score, if the board gave no answer."""
     is_unproven: bool = False
@@ -97,7 +97,7 @@ class Mark:
     error: str | None = None
     """Why the board did not keep it, in its words."""
     error_code: str | None = None
-    """The same if the page itself knows, as its texts name it."""
+    """The same where the page itself knows why, by the name of its text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,7 +65,7 @@ class Entry:
     by: str | None = None
     until: float | None = None
     id: str | None = None
-    """Of the request that feedback is about."""
+    """The id of the request that feedback is about."""
 
     def as_json(self) -> dict[str, Any]:
         return {

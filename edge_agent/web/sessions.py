@@ -80,7 +80,7 @@ def author_of(request: Request, given: object) -> str | None:
 class _Session:
     name: str
     secret: str
-    """A hash of the user's secret at the login: changing the password ends the session."""
+    """A hash of the user's secret at the login. Changing the password ends the session."""
     password_at: float
     """When the password was given, in seconds of the monotonic clock."""
 

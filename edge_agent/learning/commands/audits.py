@@ -18,7 +18,7 @@ from edge_agent.learning.answers import KeptAnswer, read_answers, read_open_audi
 from edge_agent.learning.commands.rows import NotReadError, kept_input, open_kept
 from edge_agent.loader import load_config
 
-# Of an input's lines, also beside long ids.
+# The least width of an input's lines, also beside long ids.
 _MIN_WIDTH = 30
 
 
@@ -102,7 +102,7 @@ def _row(answer: KeptAnswer, now: float) -> list[str]:
 
 
 def _time(wall_s: float, now: float) -> str:
-    """In the time zone of this board, with the date unless it is today's."""
+    """A time in this board's time zone, with the date unless it is today's."""
     if timestamp(wall_s) is None:
         return UNKNOWN
     day, today = (time.strftime("%Y-%m-%d ", time.localtime(seconds)) for seconds in (wall_s, now))

@@ -146,7 +146,7 @@ def _lack(answer: KeptAnswer, label: Any, value: Any) -> str | None:
 
 
 def kept_input(answer: KeptAnswer) -> Any:
-    """None where it was not kept, or damage has changed it."""
+    """The input; None where it was not kept, or damage has changed it."""
     try:
         return None if answer.input is None else parse_json(answer.input.decode())
     except ValueError:

@@ -28,7 +28,7 @@ class JudgedAnswer:
 
     @property
     def log_loss(self) -> float:
-        """In nats."""
+        """The log loss in nats."""
         return -math.log(max(self.right_score, FLOOR))
 
 

@@ -81,8 +81,8 @@ class Export(_Exported):
     min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = None
     confidence: Annotated[float, Field(gt=0, lt=1)] = CONFIDENCE  # Of promises.
     held_out: Annotated[tuple[_Counts, ...], Field(strict=False)] = ()
-    """By score, of rows that training held out and that say something about the answers now: how many are right, and
-    how many there are."""
+    """By score, how many rows are right and how many there are, of those that training held out and that say something
+    about the answers now."""
     earlier: int = 0  # How many audits that count an earlier model was asked first.
     is_overdue: bool = False  # Whether audits after the newest answered one count as not answered.
     map: dict[str, Any] | None  # The one in force.

@@ -49,7 +49,7 @@ PIPE_COLUMNS = 10_000
 ASK_AGAIN_S = 5.0
 # A board at one of these levels may still be heard, or say how old its health is.
 MAY_CHANGE = (BoardLevel.MISSING, BoardLevel.UNKNOWN, BoardLevel.STALE)
-# Also what a shell or Nagios takes for critical, and for neither fine nor critical.
+# These are also what a shell or Nagios takes for critical, and for neither fine nor critical.
 EXIT_URGENT, EXIT_NOT_OK = 2, 3
 # On a small board that answers requests meanwhile, drawing is not free.
 REDRAW_S = 0.5

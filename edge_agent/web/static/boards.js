@@ -34,7 +34,7 @@ export function boardsScreen({ route, redraw }) {
   let sortedFor = null;
   let find = "";
 
-  let usual = "bad"; // With nothing to show there, all boards.
+  let usual = "bad"; // All boards if none is bad.
   const level = () => route().values.get("level") ?? usual;
   const passes = (board) => (FILTERS[level()] ?? ((one) => one.level === level()))(board);
   const isFound = (board) => board.device.toLowerCase().includes(find.toLowerCase());

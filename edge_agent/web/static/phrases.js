@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 import { now } from "./live.js";
 import { has, moment, percent, t, UNKNOWN } from "./words.js";
 
-// Figures and names follow these, so that needs no translation.
+// Only figures and names follow these, which need no translation.
 const FIGURES = ["worker restarts", "sensors that cannot be read", "throttled"];
 const TIMES = /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z/g;
 
