@@ -17,7 +17,7 @@ _NAMES = (
     *("is_audit", "input", "output", "is_marked", "label", "rare_fields", "machine", "marked_by", "is_refused"),
 )
 _COLUMNS = ", ".join(_NAMES)
-# The value of `is_audit`, instead of 1, up to which open audits newer than any answered one were deleted.
+# The value of `is_audit` in the row up to which open audits newer than any answered one were deleted.
 _GAP = 2
 
 

@@ -179,7 +179,7 @@ class Delivery:
             received.link.acknowledge(received)
 
     def on_synced(self, event: Synced) -> None:
-        """Acknowledges what an fsync has brought to the disk; after a fault, all, though it is only in memory."""
+        """Acknowledges what an fsync has brought to the disk. After a fault, all is acknowledged from memory."""
         self.store.on_synced(event)
         self._acknowledge(event.generation)
 

@@ -33,7 +33,7 @@ class TemplateInputError(Exception):
 
 
 def _as_text(value: Any) -> Any:
-    """A value of the input as it is printed, which is as it is for text, otherwise as JSON (`true`, not `True`)."""
+    """A value of the input as it is printed: text as it is, everything else as JSON (`true`, not `True`)."""
     if callable(value) and not isinstance(value, jinja2.Undefined):
         # `input.items` of a reading without this key is the method of dict.
         name = getattr(value, "__name__", "this value")
@@ -111,7 +111,7 @@ def render(template: str, value: object, topic: str | None = None) -> str:
         text = compiled(template).render(variables)
         if len(text) > MAX_CHARACTERS:
             raise TypeError(f"it produces more than {MAX_CHARACTERS} characters")
-        text.encode()  # Half of a surrogate pair, which `"%c" % 0xd800` makes, is no text.
+        text.encode()  # Fails for half of a surrogate pair, such as `"%c" % 0xd800` makes, which is no text.
     except jinja2.UndefinedError as error:
         raise TemplateInputError(_reason(error)) from error
     except MemoryError:

@@ -65,7 +65,7 @@ class Source(Protocol):
 
     @property
     def metric_faults(self) -> Mapping[str, tuple[str, str]]:
-        """Why a metric was not taken, and the first such content, for each value with such a metric."""
+        """By value, why a metric of it was not taken, and the first such content."""
 
     @property
     def offenders(self) -> Offenders:

@@ -47,7 +47,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """What the audits were found to prove. They are not tested again at other thresholds, as this is another try."""
+    """What the audits were found to prove. Other thresholds are not tested afterwards, as that would be another try."""
 
     evidence: str  # Identifies the judged answers and what they should prove.
     threshold: float | None  # None if they prove nothing.
