@@ -109,7 +109,7 @@ class Answerers:
         """Takes the answers to these requests; `set_model` follows."""
 
     def set_model(self, model: Model) -> None:
-        """Goes on with another model, which is in force from now on."""
+        """Takes the model that is in force from now on."""
         self._model = model
         self.score_maps.set_model(model)
 

@@ -35,7 +35,7 @@ class Request:
     may_be_duplicate: bool  # An earlier request with this key answers this one too.
     is_redelivery: bool
     arrived_at: float
-    topic: str | None = None  # What templates call the topic, which is the machine for a joined reading.
+    topic: str | None = None  # What templates get as the topic. A joined reading has its machine there.
     machine: str | None = None  # The machine of a joined reading.
     wildcards: str | None = None  # What the wildcards of `subscribe` matched in a reading's topic.
     reading_of: TaskConfig | None = None  # The task, if this is a reading; None if a caller asked for the reply.

@@ -89,7 +89,7 @@ def names_topic(template: str) -> bool:
 
 
 def constant_prefix(template: str) -> str:
-    """The text before the first thing that depends on the message, which is the same in every rendering."""
+    """The text before the first thing that depends on the message. It is the same in every rendering."""
     prefix = ""
     for node in _ENVIRONMENT.parse(template).body:
         if not isinstance(node, nodes.Output):

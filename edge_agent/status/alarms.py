@@ -71,7 +71,7 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The cause of an alarm, which is there now."""
+    """The cause of an alarm, found to be there now."""
 
     severity: Severity
     message: str

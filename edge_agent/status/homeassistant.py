@@ -46,7 +46,7 @@ _BITS = (("Throttled", "thermal.throttled_now"), ("Undervoltage", "power.undervo
 
 
 def discovery(config: Config, board_model: str) -> Publication | None:
-    """The retained message, which is empty to remove the board; None where the configuration says nothing."""
+    """The retained message, empty to remove the board; None where the configuration says nothing."""
     if config.homeassistant.enabled is None:
         return None
     if not config.homeassistant.enabled:

@@ -31,7 +31,7 @@ class Presence:
         self._topics = topics
         # The suffix of every session id of this process.
         self._process = secrets.token_hex(4)
-        # The session's id, and when it began, which is None if the clock was unset.
+        # The session's id, and when it began; None if the clock was unset then.
         self._session: tuple[str, str | None] = ("", None)
         self.state = State.OFFLINE
         self.reason: str | None = STARTING

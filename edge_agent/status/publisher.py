@@ -195,7 +195,7 @@ class StatusPublisher:
         self.alarms.withdraw()
 
     def publish_event(self, name: str, document: dict[str, Any]) -> None:
-        """Publishes an event, which is not retained because it happened once. It is kept until a broker has it."""
+        """Publishes an event. It is not retained, because it happened once, but kept until a broker has it."""
         event = json_publication(
             self._config.topics.event(name), {"ts": timestamp(), **document}, expiry_s=EVENT_EXPIRY_S
         )

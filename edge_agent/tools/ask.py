@@ -19,7 +19,7 @@ STATE_WAIT_S = 3.0
 
 
 def parse_input(text: str) -> Any:
-    """A command line's INPUT, which is JSON if it begins like an object or array, else text. Raises NotJsonError."""
+    """A command line's INPUT, read as JSON if it begins like an object or array, else as text. Raises NotJsonError."""
     return parse_json(text) if is_json(text, None) else text
 
 

@@ -75,7 +75,7 @@ class Entry:
 
 
 def default_folder() -> Path:
-    """Where journals are kept unless `--data` says otherwise, with a folder for each site."""
+    """Where journals are kept unless `--data` says otherwise, in a folder for each site."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "edge-agent" / "web"
 
 

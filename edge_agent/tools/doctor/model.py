@@ -212,7 +212,7 @@ def idle_students(config: Config, model: Model) -> Iterator[Check]:
 
 
 def memory(available_mb: float | None, worker_mb: float | None) -> Check:
-    """Whether there is memory for the loaded model, which is measured because it depends on model and context.
+    """Whether there is memory for the loaded model. It is measured, because it depends on model and context.
 
     This process's own memory is taken for the agent's.
     """
