@@ -193,6 +193,7 @@ def _ask(options: argparse.Namespace) -> int:
     """Sends one request and prints the reply.
 
     It reads the board's state first, and sends nothing to a board that is stopped, cut off or unknown to the broker.
+    The request is never audited, because what people try is no fair sample of the readings.
     Exit codes: 0 the reply is ok, 1 no broker, no board or no reply in time, 2 the reply has another status, 64 usage,
     78 bad configuration.
     """

@@ -38,12 +38,15 @@ def test_nobody_waits_for_a_board_that_goes_away(
     assert (done.returncode, f"went away before it answered; it is {state['state']}" in done.stderr) == (1, True)
 
 
-def test_a_pool_is_asked_on_its_own_topics(broker_port: BrokerPort, edge_agent: EdgeAgent) -> None:
+def test_a_pool_is_asked_on_its_own_topics_and_asks_for_no_audit(
+    broker_port: BrokerPort, edge_agent: EdgeAgent
+) -> None:
     port = broker_port("5")
     request = "edgeai/v1/hall1/pool/pumps/infer/triage/request"
+    requests = list[dict[str, Any]]()
 
     def answer(message: Any) -> None:
-        asked = json.loads(message.payload)
+        requests.append(asked := json.loads(message.payload))
         caller.send(asked["reply_to"], json.dumps({"id": asked["id"], "status": "ok", "device": "board2"}))
 
     caller = Caller(port, "5", (request,), answer)
@@ -51,4 +54,5 @@ def test_a_pool_is_asked_on_its_own_topics(broker_port: BrokerPort, edge_agent: 
     done = edge_agent("ask", "triage", "text", "--pool", "pumps", *bus)
     caller.close()
     assert (done.returncode, done.document["device"]) == (0, "board2")
+    assert [asked["audit"] for asked in requests] == [False]
     assert edge_agent("ask", "triage", "text", "--pool", "no/name", *bus).returncode == 64
