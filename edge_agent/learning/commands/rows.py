@@ -122,7 +122,7 @@ def rows_of(task: str, answers: Sequence[KeptAnswer], config: TaskBase) -> tuple
             # Without a clock, an answer has no time.
             time = {} if taken_at is None else {"ts": taken_at}
             machine = {} if answer.machine is None else {"machine": answer.machine}
-            row = {"task": task, **time, **machine, "input": value, "answer": label}
+            row = {"task": task, "id": parse_json(answer.id), **time, **machine, "input": value, "answer": label}
             newer = newest.setdefault(json.dumps(value, sort_keys=True), row)
             if newer is row:
                 continue

@@ -95,7 +95,7 @@ def test_a_training_reads_what_a_running_board_keeps(folder: Path, store: Store)
     assert sorted(path.name for path in folder.iterdir()) == ["config.toml", "rows.jsonl", "state"]
     assert (folder / "rows.jsonl").stat().st_mode & 0o777 == 0o600
     first, *_ = (folder / "rows.jsonl").read_text("utf-8").splitlines()
-    assert first == '{"task":"pump","ts":"2027-01-15T08:00:00.000Z","input":{"hz":0},"answer":"normal"}'
+    assert first == '{"task":"pump","id":0,"ts":"2027-01-15T08:00:00.000Z","input":{"hz":0},"answer":"normal"}'
 
     rows, _ = read_training_rows([folder / "rows.jsonl"], read_tasks(folder / "config.toml"))
     assert [row.time for row in rows] == [AT + number for number in range(62)]
@@ -157,7 +157,7 @@ def test_a_label_is_written_as_the_task_has_it_now() -> None:
 
 def test_without_a_clock_a_row_has_no_time() -> None:
     kept, _ = rows_of("pump", [answer(1, wall_s=5.0), answer(2)], PUMP)
-    assert [row.keys() for row in kept] == [{"task", "input", "answer"}, {"task", "ts", "input", "answer"}]
+    assert [row.keys() for row in kept] == [{"task", "id", "input", "answer"}, {"task", "id", "ts", "input", "answer"}]
 
 
 def test_a_file_is_replaced_only_with_force(folder: Path, store: Store, run: EdgeAgent) -> None:
