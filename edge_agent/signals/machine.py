@@ -104,9 +104,8 @@ class Track:
             return f"{since}: {last}" if last else since
         return f"missing: {cause}" + (f"; {since}" if age_s > self._max_age_s else "")
 
-    def restore(self, settled_at: float, arrived_at: float | None) -> None:
-        self._settled_at, self.arrived_at = settled_at, arrived_at
-        self._cause = _SINCE_START
+    def restore(self, settled_at: float) -> None:
+        self._settled_at, self._cause = settled_at, _SINCE_START
 
 
 class Machine:

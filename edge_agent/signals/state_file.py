@@ -1,4 +1,7 @@
-"""Keeps windows across a restart. The time in between is a gap in them, and no value is known until it comes again."""
+"""Keeps windows across a restart. The time in between is a gap in them, and no value is known until it comes again.
+
+Nor is it known how long a value has been silent: a process that was killed had messages after it last saved.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,6 @@ def _track_state(track: Track, now: float) -> dict[str, Any]:
     track.settle(now)
     newest, columns = track.window.as_state()
     return {
-        "arrived_at": track.arrived_at,
         "reference": track.reference,
         "was_above": track.was_above,
         "was_below": track.was_below,
@@ -101,5 +103,5 @@ def _machine(table: SignalTable, name: str, state: dict[str, Any], now: float) -
         known = state["tracks"][value]
         track.reference, track.was_above, track.was_below = known["reference"], known["was_above"], known["was_below"]
         track.window.restore(known["newest"], [base64.b64decode(column) for column in known["columns"]])
-        track.restore(settled_at=now, arrived_at=known["arrived_at"])
+        track.restore(settled_at=now)
     return machine

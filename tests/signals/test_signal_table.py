@@ -119,7 +119,21 @@ def test_a_message_without_a_value_is_named_although_no_value_came_since_the_con
         nothing = [f"{name}: missing: its last message has nothing at `{name}`" for name in values]
         assert machine.incomplete_reading(machine.lacking(START + 6), "every", START + 6).lacking == (*nothing,)
         late = machine.incomplete_reading(machine.lacking(START + 40), "every", START + 40).lacking
-        assert late == (f"{nothing[0]}; no number for 40 s (max_age_s 30)", nothing[1])
+        assert late == (nothing[0] + ("; no number for 40 s (max_age_s 30)" if pumps is lost else ""), nothing[1])
+
+
+def test_after_a_restart_no_silence_is_stated_because_messages_may_have_come_after_the_windows_were_saved(
+    tmp_path: Path,
+) -> None:
+    killed, again = table(), table()
+    send(killed, "plant/a/vib", 1, 0)
+    state_file.save(tmp_path / "state.json", {"pump": killed}, START + 1)
+    send(killed, "plant/a/vib", 1, 580)
+    state_file.load(tmp_path / "state.json", {"pump": again}, START + 589)
+    machine = again.machines["a"]
+    vib, _ = machine.incomplete_reading(machine.lacking(START + 590), "every", START + 590).lacking
+    assert vib == "vib: missing: no message since the agent was started"
+    assert again.latest(START + 590, 1000)["machines"]["a"]["vib"] == (None, None)
 
 
 def test_the_latest_values_have_their_ages_and_asking_for_them_changes_nothing() -> None:
