@@ -77,11 +77,11 @@ class Track:
         age_s = now - self.arrived_at
         return None if age_s >= self._max_age_s else _rounded(self.value), round(age_s, 1)
 
-    def seed(self, value: float | None, now: float) -> None:
+    def seed(self, value: float | None, now: float, cause: str) -> None:
         """Takes a retained value unless a newer one is known. It holds from now on, but is no sample of the window."""
         if self.value is None:
             self.settle(now)
-            self.value, self.arrived_at, self._cause = value, now, ""
+            self.value, self.arrived_at, self._cause = value, now, cause
             self.reference = value if self.reference is None else self.reference
 
     def invalidate(self, now: float, cause: str) -> None:

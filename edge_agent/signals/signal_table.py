@@ -164,7 +164,7 @@ class SignalTable:
                 continue
             if is_retained:
                 for name, value in update.values.items():
-                    machine.tracks[name].seed(value, now)
+                    machine.tracks[name].seed(value, now, update.causes.get(name, update.cause))
             elif fired := machine.receive(update, now):
                 yield from self._trigger(machine, fired, now)
 

@@ -245,6 +245,15 @@ def test_retained_messages_seed_a_value_that_says_so_and_trigger_nothing() -> No
     assert pumps.machines["a"].tracks["vib"].value == 6.0
 
 
+def test_a_retained_message_without_a_number_is_named() -> None:
+    pumps = table({"vib": {"topic": "plant/+/vib", "retained": True, "max_age_s": 30}})
+    send(pumps, "plant/a/vib", 5, 0)
+    pumps.on_connection_lost(START + 1)
+    send(pumps, "plant/a/vib", "ERR", 2, is_retained=True)
+    vib = pumps.machines["a"].tracks["vib"]
+    assert vib.why_lacking(START + 3) == 'missing: its last message has no usable number: "ERR"'
+
+
 def test_a_lost_connection_ends_all_values_and_is_a_gap_in_the_window() -> None:
     pumps = table(features=["last", "mean"])
     for at in range(30):
