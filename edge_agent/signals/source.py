@@ -36,24 +36,24 @@ class NotTakenError(Exception):
     """A payload, or a value in it, that cannot be used. `health` counts it by `reason`."""
 
     def __init__(
-        self, reason: str, updates: Sequence[Update] = (), content: object = None, limit: str | None = None
+        self, reason: str, updates: Sequence[Update] = (), content: object = None, fault: str | None = None
     ) -> None:
         """`updates` are what could be used of the payload in spite of it.
 
-        `content` is what stands where the number should be, so that the value is missing; None leaves it as it was.
-        `limit` is the limit of the value that this number is beyond, as words that follow it.
+        `content` is what makes the value missing, such as a text where the number should be; None leaves it as it was.
+        `fault` is what is wrong with it, as words that follow `is`; None if it is no number.
         """
         super().__init__(reason)
         self.reason = reason
         self.updates = updates
         self.content = content
-        self.limit = limit
+        self.fault = fault
 
     @property
     def cause(self) -> str:
         """Why the value is missing, as words for people."""
         content = cut(shown(self.content), _MAX_CONTENT_CHARS)
-        return f"{NO_NUMBER}: {content}" if self.limit is None else f"{content} is {self.limit}"
+        return f"{NO_NUMBER}: {content}" if self.fault is None else f"{content} is {self.fault}"
 
 
 class Source(Protocol):

@@ -44,9 +44,12 @@ class Metric:
     """Integers are unsigned, as on the wire. Bytes stand for everything that is not a single value."""
 
     @property
+    def has_bad_quality(self) -> bool:
+        return self.quality is not None and self.quality not in _GOOD_QUALITIES
+
+    @property
     def is_missing(self) -> bool:
-        has_bad_quality = self.quality is not None and self.quality not in _GOOD_QUALITIES
-        return self.is_null or self.value is None or has_bad_quality
+        return self.is_null or self.value is None or self.has_bad_quality
 
     def content(self, datatype: int) -> float | str:
         """The value, with its sign. `datatype` is 0 if unknown. Raises NotTakenError."""

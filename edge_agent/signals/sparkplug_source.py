@@ -415,7 +415,7 @@ class SparkplugSource:
     def _numbers(
         self, device: _Device, metrics: Iterable[Metric], not_taken: Counter[str]
     ) -> tuple[dict[str, float | None], dict[str, str]]:
-        """The numbers of the table's values by name, and for those beyond their limits why they are missing."""
+        """The numbers of the table's values by name, and why some are missing: a limit, or a bad quality."""
         taken, causes = dict[str, float | None](), dict[str, str]()
         for metric in metrics:
             metric_name = metric.name or device.names.get(-1 if metric.alias is None else metric.alias, "")
@@ -426,16 +426,19 @@ class SparkplugSource:
             datatype = metric.datatype or device.types.get(metric_name, 0)
             for name in names:
                 taken[name] = None
-                if metric.is_missing:
-                    continue
                 try:
+                    if metric.has_bad_quality:
+                        raise values.bad_quality(metric.quality)
+                    if metric.is_missing:
+                        continue
                     taken[name] = values.number(metric.content(datatype), self._config.values[name])
                 except NotTakenError as error:
                     # Even if the new value cannot be read, the old one no longer holds.
                     not_taken[error.reason] += 1
-                    if error.limit is not None:
+                    if error.fault is not None:
                         causes[name] = error.cause
-                    offender = device.machine, str(metric.value)[:MAX_TOPIC_CHARS]
+                    content = metric.value if error.content is None else error.content
+                    offender = device.machine, str(content)[:MAX_TOPIC_CHARS]
                     self.offenders.setdefault((name, error.reason), offender)
         device.known = {name for name in device.known | taken.keys() if taken.get(name, 0.0) is not None}
         return taken, causes

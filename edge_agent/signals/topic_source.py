@@ -8,7 +8,7 @@ from typing import Any
 from edge_agent.core.messages import Publication
 from edge_agent.core.signal_tables import SignalsTable
 from edge_agent.signals import values
-from edge_agent.signals.source import MAX_TOPIC_CHARS, NotTakenError, Offenders, Update
+from edge_agent.signals.source import MAX_TOPIC_CHARS, NO_NUMBER, NotTakenError, Offenders, Update
 
 # A plant that makes up new topics must not fill the memory.
 _MAX_ROUTES = 10_000
@@ -50,7 +50,7 @@ class TopicSource:
                     content = values.read(value, document, now, config.max_age_of(name))
                 except NotTakenError as error:
                     reasons.append(error.reason)
-                    is_foreign = is_foreign and error.reason != values.OUT_OF_RANGE
+                    is_foreign = is_foreign and error.reason not in {values.OUT_OF_RANGE, values.BAD_QUALITY}
                     self._note(name, error.reason, machine, payload)
                     if error.content is None:
                         causes[name] = values.REASONS[error.reason]
@@ -62,6 +62,8 @@ class TopicSource:
                     causes[name] = f"has nothing at `{values.shown_path(value.path)}`"
                 else:
                     taken[name], is_foreign, is_absent = content, False, False
+                    if content is None:
+                        causes[name] = f"{NO_NUMBER}: null"
             if taken or causes:
                 updates.append(Update(machine, taken, causes=causes, is_foreign=is_foreign))
         if is_absent and not reasons:

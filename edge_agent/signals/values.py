@@ -16,8 +16,8 @@ MAX_PAYLOAD_BYTES = 1_000_000
 # Bounds the work, because each value of a table may search an array.
 MAX_COMMAS = 50_000
 GOOD_QUALITY = 192
-# The reason of a value beyond its `minimum` or `maximum`.
-OUT_OF_RANGE = "out-of-range"
+# The reasons of a value beyond its `minimum` or `maximum`, and of one whose `quality` is bad.
+OUT_OF_RANGE, BAD_QUALITY = "out-of-range", "bad-quality"
 # What is wrong with a message, by reason, as the rest of a sentence.
 REASONS = {
     "not-a-number": "is not a number, and `map` has none for it",
@@ -28,6 +28,7 @@ REASONS = {
     "too-long": "is too long",
     "too-large": "is too large a number",
     OUT_OF_RANGE: "is below `minimum` or above `maximum`",
+    BAD_QUALITY: "has a bad quality",
     "late": "was measured more than `max_age_s` ago",
     "bad-time": "has no time at `time` that can be read",
     "absent": "has nothing at `path`",
@@ -76,8 +77,8 @@ def read(value: ValueTable, document: Any, now: float, max_age_s: float) -> floa
         return ABSENT
     if value.time and _is_late(_follow(value.time, document), now, max_age_s):
         raise NotTakenError("late")
-    if value.quality and not _is_good(_follow(value.quality, document)):
-        return None
+    if value.quality and not _is_good(quality := _follow(value.quality, document)):
+        raise bad_quality(quality)
     return number(content, value)
 
 
@@ -85,9 +86,9 @@ def number(content: Any, value: ValueTable) -> float | None:
     """The content as a number of the value, whose table may map texts to numbers. Raises NotTakenError."""
     result = _number(content, value)
     if result is not None and value.minimum is not None and result < value.minimum:
-        raise NotTakenError(OUT_OF_RANGE, content=content, limit=f"below the minimum {value.minimum:g}")
+        raise NotTakenError(OUT_OF_RANGE, content=content, fault=f"below the minimum {value.minimum:g}")
     if result is not None and value.maximum is not None and result > value.maximum:
-        raise NotTakenError(OUT_OF_RANGE, content=content, limit=f"above the maximum {value.maximum:g}")
+        raise NotTakenError(OUT_OF_RANGE, content=content, fault=f"above the maximum {value.maximum:g}")
     return result
 
 
@@ -108,6 +109,10 @@ def _number(content: Any, value: ValueTable) -> float | None:
     if abs(result) > MAX_NUMBER:
         raise NotTakenError("too-large", content=content)
     return result
+
+
+def bad_quality(quality: Any) -> NotTakenError:
+    return NotTakenError(BAD_QUALITY, content=quality, fault="a bad quality")
 
 
 def has_decimal_comma(content: Any) -> bool:

@@ -92,12 +92,13 @@ def test_a_reading_that_cannot_be_made_says_why() -> None:
     assert causes(1) == ("vib: known for too short a time", "temp: missing: no message yet")
     send(pumps, "plant/a/temp", 70, 0)
     send(pumps, "plant/a/vib", '{"v":null}', 40)
-    assert causes(41) == ("vib: missing: its last message has no usable number",)
+    assert causes(41) == ("vib: missing: its last message has no usable number: null",)
+    assert not pumps.not_taken
     pumps.on_connection_lost(START + 50)
     assert causes(51)[1] == "temp: missing: no message since the connection was lost"
     send(pumps, "plant/a/temp", 70, 60)
     assert causes(130) == (
-        "vib: missing: its last message has no usable number; silent for 90 s (max_age_s 60)",
+        "vib: missing: its last message has no usable number: null; silent for 90 s (max_age_s 60)",
         "temp: silent for 70 s (max_age_s 60)",
     )
 
@@ -341,6 +342,24 @@ def test_a_number_out_of_its_range_is_counted_and_makes_the_value_missing() -> N
         send(pumps, "plant/a/vib", "-40", 2)
         reading = pumps.machines["a"].input(START + 3)["vib"]
         assert (reading["last"], reading["min_1m"], reading["max_1m"]) == (-40, -40, 150)
+
+
+@pytest.mark.parametrize("quality", ["false", "0"])
+def test_a_bad_quality_is_counted_and_makes_the_value_missing(quality: str) -> None:
+    gaps = {"gap": {"topic": "hops/+/roller", "path": ["gap", "mm"], "quality": ["q"]}}
+    rollers = table(gaps | {"hz": {"topic": "hops/+/roller", "path": ["hz"]}})
+    payload = f'{{"gap":{{"mm":0.3}},"hz":50,"q":{quality}}}'
+    send(rollers, "hops/a/roller", payload, 0)
+    assert rollers.not_taken == {"bad-quality": 1}
+    assert rollers.source.offenders == {("gap", "bad-quality"): ("a", payload)}
+    assert rollers.machines["a"].lacking(START + 1) == ["gap"]
+    assert rollers.machines["a"].tracks["gap"].why_lacking(START + 1) == f"missing: {quality} is a bad quality"
+
+
+def test_a_machine_whose_quality_was_never_good_is_followed() -> None:
+    rollers = table({"gap": {"topic": "hops/+/roller", "path": ["mm"], "quality": ["q"]}})
+    send(rollers, "hops/a/roller", '{"mm":0.3,"q":false}', 0)
+    assert list(rollers.machines) == ["a"]
 
 
 def test_a_value_that_cannot_be_read_leaves_the_others_of_its_payload() -> None:

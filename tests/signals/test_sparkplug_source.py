@@ -150,6 +150,16 @@ def test_a_metric_out_of_its_range_makes_a_value_missing() -> None:
     assert plant.source.as_health()["metrics_not_taken"] == {"out-of-range": 1}
 
 
+@pytest.mark.parametrize("value", [{"float_value": 3.0}, {"is_null": True}])
+def test_a_bad_quality_is_named_and_counted(value: dict[str, Any]) -> None:
+    plant = Plant()
+    plant.birth()
+    plant.data({"alias": 1, **value, "properties": {"keys": ["Quality"], "values": [{"type": 3, "int_value": 500}]}})
+    assert plant.causes == ["500 is a bad quality"]
+    assert plant.health["metrics_not_taken"] == {"bad-quality": 1}
+    assert plant.source.offenders == {("vib", "bad-quality"): ("n/d", "500")}
+
+
 def test_good_quality_and_mapped_texts_are_values() -> None:
     plant = Plant({"vib": {"metric": VIBRATION}, "temp": {"metric": TEMP, "map": {"HOT": 1}}})
     plant.birth()

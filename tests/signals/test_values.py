@@ -43,11 +43,6 @@ SOURCES: dict[str, tuple[str, dict[str, Any], Any]] = {
         },
         1121.0,
     ),
-    "Kepware, of bad quality": (
-        '{"timestamp":1593698672213,"values":[{"id":"Tag1","v":1121,"q":false,"t":1593698671342}]}',
-        {"path": ["values", {"id": "Tag1"}, "v"], "quality": ["values", {"id": "Tag1"}, "q"]},
-        None,
-    ),
     "Neuron": (
         '{"timestamp":1,"node":"modbus","group":"grp","values":{"tag0":123},"errors":{"tag1":2014}}',
         {"path": ["values", "tag0"]},
@@ -108,6 +103,12 @@ def test_text_that_is_not_a_number_is_not_taken(payload: bytes, reason: str) -> 
     with pytest.raises(NotTakenError) as raised:
         read(payload, {})
     assert raised.value.reason == reason
+
+
+def test_a_value_of_bad_quality_is_not_taken() -> None:
+    payload = b'{"timestamp":1593698672213,"values":[{"id":"Tag1","v":1121,"q":false,"t":1593698671342}]}'
+    with pytest.raises(NotTakenError, match="bad-quality"):
+        read(payload, {"path": ["values", {"id": "Tag1"}, "v"], "quality": ["values", {"id": "Tag1"}, "q"]})
 
 
 @pytest.mark.parametrize("payload", [b"1,234,5", b"1.234,5", b"1,234.5", b",", b"[1,5]"])

@@ -77,6 +77,13 @@ def test_the_first_payload_that_cannot_be_read_is_shown() -> None:
     assert mixed[0].advice == "set `decimal_comma = true` for this value, or have the sender write a point"
 
 
+def test_a_bad_quality_is_shown() -> None:
+    values = {"gap": {"topic": "plant/+/gap", "path": ["mm"], "quality": ["q"]}}
+    settings = SignalsTable.model_validate({"values": values})
+    shown = found(heard_of(("plant/a/gap", '{"mm":0.3,"q":false}'), settings=settings))
+    assert shown[0] == 'signals.pump.values.gap: "plant/a/gap" has a bad quality: {"mm":0.3,"q":false}'
+
+
 def test_machines_of_another_table_on_the_same_topics_are_no_fault() -> None:
     messages = [("plant/a/vib", "1"), ("plant/a/temp", '{"value":2}')]
     messages += [("plant/b/vib", '{"value":1}'), ("plant/b/temp", "2")]

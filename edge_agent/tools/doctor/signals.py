@@ -33,6 +33,7 @@ _ON_CHANGE = "a value that is sent only on change may not have changed meanwhile
 _ADVICE = {
     "decimal-comma": "set `decimal_comma = true` for this value, or have the sender write a point",
     values.OUT_OF_RANGE: "look at the sensor, or correct the range",
+    values.BAD_QUALITY: "look at the sensor, and at its connection to the sender",
     "late": "check the sender's clock, or raise `max_age_s`",
     "bad-time": "have the sender write RFC 3339 with an offset, or seconds since 1970; or remove `time`",
 }
