@@ -311,7 +311,7 @@ _AGENT_LINE = re.compile(
 _EXCEPTION = re.compile(r"(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning))(?::.*)?")
 # Callers choose these values, also names of tasks that do not exist.
 _CALLER_VALUE = re.compile(r"\b(id|op|task|topic)=(?:-?\d+|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
-_QUOTING = re.compile(r"( code=[\w-]+| log=).*")
+_QUOTING = re.compile(r"( code=[\w-]+| log=| content=).*")
 # llama.cpp's last line says where in its source it ended the process, and which condition failed.
 _ABORT = re.compile(r"[\w./+-]+\.(?:c|cpp|h|cu|m):\d+: GGML_ASSERT\([^\n\"']*\) failed")
 

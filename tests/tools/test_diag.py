@@ -218,6 +218,9 @@ LOG_LINES = {
         f"INFO {OURS} refused task=(left out) id=(left out) code=bad_field (left out)"
     ),
     "INFO edge_agent.dispatcher: a b code=internal: x": "INFO edge_agent.dispatcher: a b code=internal (left out)",
+    'INFO edge_agent.signals.feed: not taken table=pump machine="p7" value=hz reason=bad-json content="secret': (
+        'INFO edge_agent.signals.feed: not taken table=pump machine="p7" value=hz reason=bad-json content= (left out)'
+    ),
     "ERROR edge_agent.worker: ended log=OSError: secret | ggml/src/ggml.c:12: GGML_ASSERT(a == b) failed | other": (
         "ERROR edge_agent.worker: ended log= (left out) ggml/src/ggml.c:12: GGML_ASSERT(a == b) failed"
     ),
