@@ -13,7 +13,7 @@ from edge_agent.core.messages import JSON, TEXT, Publication, Reply
 from edge_agent.core.model import Model
 from edge_agent.core.pipe import Cancelled, Failed, Finished
 from edge_agent.core.strict_json import encode
-from edge_agent.core.wording import cut
+from edge_agent.core.wording import cut, shown
 from edge_agent.requests.answerers import Answer
 from edge_agent.requests.changes import Changes, is_retained, is_superseded
 from edge_agent.requests.delivery import Delivery
@@ -159,9 +159,10 @@ class Replies:
         if request.is_logged:
             words = "its reply says why" if error.code in _QUOTING else error.message
             identity = cut(request.id) if isinstance(request.id, str) else request.id
+            machine = "" if request.machine is None else f" machine={shown(request.machine)}"
             log.info(
-                "request ended task=%r id=%r status=%s code=%s: %s",
-                cut(request.task_name), identity, status.value, error.code.value, words,
+                "request ended task=%r id=%r%s status=%s code=%s: %s",
+                cut(request.task_name), identity, machine, status.value, error.code.value, words,
             )  # fmt: skip
         self.displaced_total += status is Status.BUSY and request.number > 0
         self.overloaded_total += error.code in _OVERLOAD
