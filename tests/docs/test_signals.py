@@ -6,7 +6,7 @@ import tomllib
 
 from edge_agent.core.signal_tables import SignalsTable, ValueTable
 from edge_agent.signals import values
-from tests.docs.pages import sample, samples, table
+from tests.docs.pages import sample, samples, section, table
 
 
 def ways_to_read(payloads: str, keys: str) -> list[tuple[str, str]]:
@@ -31,3 +31,10 @@ def test_the_input_that_is_shown_has_the_fields_of_the_first_table() -> None:
     shown = json.loads(sample("signals", "json", "slope_10m"))
     fields = [f"{name}.{field}" for name, figures in shown.items() for field in figures]
     assert fields == SignalsTable.model_validate(config).field_names()
+
+
+def test_the_features_that_are_shown_have_the_fields_beside_them() -> None:
+    text = " ".join(section("signals", "Values over time").split())
+    ((features, shown),) = re.findall(r"`features = (\[[^`]+\])` gives `(\{[^`]+\})`", text)
+    values = {"vib": {"topic": "plant/+/vib", "features": json.loads(features)}}
+    assert SignalsTable.model_validate({"values": values}).fields_of("vib") == [*json.loads(shown)]
