@@ -63,15 +63,15 @@ def test_a_topic_with_only_retained_messages_is_named() -> None:
 def test_the_first_payload_that_cannot_be_read_is_shown() -> None:
     checks = found(heard_of(("plant/a/vib", "9,5"), ("plant/a/vib", "8,5"), ("plant/a/temp", '{"t":2}')))
     assert checks == [
-        'signals.pump.values.vib: "plant/a/vib" has a decimal comma: 9,5',
-        'signals.pump.values.temp: "plant/a/temp" has nothing at `path`: {"t":2}',
+        'signals.pump.values.vib: "plant/a/vib" has a decimal comma (got 9,5)',
+        'signals.pump.values.temp: "plant/a/temp" has nothing at `path` (got {"t":2})',
     ]
     some = found(heard_of(("plant/a/vib", "x")))
-    assert some[0] == 'signals.pump.values.vib: "plant/a/vib" is not a number, and `map` has none for it: x'
+    assert some[0] == 'signals.pump.values.vib: "plant/a/vib" is not a number, and `map` has none for it (got x)'
     some = found(heard_of(("plant/a/vib", "1"), ("plant/a/vib", "x"), ("plant/a/temp", '{"value":2}')))
     assert some[0].startswith("signals.pump.values.vib: 1 of 2 messages could be read; the first of the others:")
     low = heard_of(("plant/a/vib", "-9999"))[0]
-    assert low.found.endswith('"plant/a/vib" is below `minimum` or above `maximum`: -9999')
+    assert low.found.endswith('"plant/a/vib" is below `minimum` or above `maximum` (got -9999)')
     assert low.advice == "look at the sensor, or correct the range"
     mixed = heard_of(("plant/a/vib", "1"), ("plant/b/vib", "9,5"), ("plant/a/temp", '{"value":2}'))
     assert mixed[0].advice == "set `decimal_comma = true` for this value, or have the sender write a point"
@@ -81,7 +81,7 @@ def test_a_bad_quality_is_shown() -> None:
     values = {"gap": {"topic": "plant/+/gap", "path": ["mm"], "quality": ["q"]}}
     settings = SignalsTable.model_validate({"values": values})
     shown = found(heard_of(("plant/a/gap", '{"mm":0.3,"q":false}'), settings=settings))
-    assert shown[0] == 'signals.pump.values.gap: "plant/a/gap" has a bad quality: {"mm":0.3,"q":false}'
+    assert shown[0] == 'signals.pump.values.gap: "plant/a/gap" has a bad quality (got {"mm":0.3,"q":false})'
 
 
 def test_machines_of_another_table_on_the_same_topics_are_no_fault() -> None:
@@ -151,8 +151,8 @@ def test_a_metric_with_a_text_that_the_map_lacks_is_shown() -> None:
     heard = sparkplug_table()
     birth(heard, {"name": "Temp", "string_value": "RUN"}, {"name": "Vibration", "string_value": "2,5"})
     assert found([*table_checks("line", heard, 60.0)]) == [
-        'signals.line.values.vib: "Vibration" has a decimal comma: 2,5',
-        'signals.line.values.temp: "Temp" is not a number, and `map` has none for it: RUN',
+        'signals.line.values.vib: "Vibration" has a decimal comma (got 2,5)',
+        'signals.line.values.temp: "Temp" is not a number, and `map` has none for it (got RUN)',
     ]
 
 
@@ -191,7 +191,7 @@ def test_a_time_that_cannot_be_read_is_shown() -> None:
     payload = b'{"value":1,"at":"2026-11-30T19:00:00"}'
     heard.receive(Message(topic="plant/a/temp", payload=payload, qos=0, packet_id=0, received_at=0.0), 1.8e9)
     check = [*table_checks("pump", heard, 60.0)][1]
-    assert "has no time at `time` that can be read: " in check.found
+    assert "has no time at `time` that can be read (got " in check.found
     assert "with an offset" in (check.advice or "")
 
 

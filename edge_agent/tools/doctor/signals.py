@@ -170,13 +170,13 @@ def _value_checks(key: str, heard: Heard, seconds: float) -> Iterator[Check]:
             yield from _metric_checks(where, name, value.metric, heard, seconds)
         elif known.first_faults and not known.taken:
             message, reason = next(iter(known.first_faults.values()))
-            found = f"{where}: {shown(message.topic)} {_why(reason)}: {_payload(message)}"
+            found = f"{where}: {shown(message.topic)} {_why(reason)} {_payload(message)}"
             yield warning("signals", found, _advice(reason))
         elif own := [fault for machine, fault in known.first_faults.items() if machine not in heard.elsewhere]:
             message, reason = own[0]
             why = _why(reason)
             taken = f"{known.taken} of {known.messages} messages could be read"
-            found = f"{where}: {taken}; the first of the others: {shown(message.topic)} {why}: {_payload(message)}"
+            found = f"{where}: {taken}; the first of the others: {shown(message.topic)} {why} {_payload(message)}"
             advice = "such messages are not taken, and `not_taken` in `health` counts them"
             yield warning("signals", found, _ADVICE.get(reason, advice))
         elif not known.messages and known.retained:
@@ -209,7 +209,7 @@ def _metric_checks(where: str, name: str, metric: str, heard: Heard, seconds: fl
     if name in heard.table.source.metric_faults:
         reason, content = heard.table.source.metric_faults[name]
         advice = _ADVICE.get(reason, "correct `metric` or `map`")
-        yield warning("signals", f"{where}: {shown(metric)} {_why(reason)}: {cut(printable(content))}", advice)
+        yield warning("signals", f"{where}: {shown(metric)} {_why(reason)} (got {cut(printable(content))})", advice)
     elif name in heard.arrived:
         return
     elif not names:
@@ -256,7 +256,8 @@ def trained_checks(config: Config, trained: Mapping[str, Sequence[str]]) -> Iter
 
 
 def _payload(message: Message) -> str:
-    return cut(printable(message.payload.decode("utf-8", "replace")))
+    """As other faults quote values, because `edge-agent diag` leaves these out."""
+    return f"(got {cut(printable(message.payload.decode('utf-8', 'replace')))})"
 
 
 def _listed(names: Sequence[str], separator: str = ", ") -> str:
