@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_agent.core.clock import timestamp
-from edge_agent.learning.maths.assessment import Answer
+from edge_agent.learning.maths.assessment import NEWEST_ANSWERS, Answer
 from edge_agent.store.store import Store
 
 # Runs a query with these values and returns its rows. Raises STORE_ERRORS.
@@ -135,13 +135,9 @@ class AnswerTable:
         return AuditCounts(asked=len(rows), missed=len(open_at) - newer, open=len(open_at), open_since=since)
 
     def share_given(self, basis: str) -> float | None:
-        """The share of the answers that have an output; None without any.
-
-        Those at the beginning that are audits or have feedback are no fair sample, because they are kept longer.
-        """
-        first = "SELECT min(number) FROM answers WHERE basis = ? AND is_marked = 0 AND is_audit <> 1"
-        statement = f"SELECT count(*), count(output) FROM answers WHERE basis = ? AND number >= coalesce(({first}), 0)"  # noqa: S608
-        kept, given = self._store.select(statement, basis, basis)[0]
+        """The share of the newest answers that have an output; None without any."""
+        newest = "SELECT output FROM answers WHERE basis = ? ORDER BY number DESC LIMIT ?"
+        kept, given = self._store.select(f"SELECT count(*), count(output) FROM ({newest})", basis, NEWEST_ANSWERS)[0]  # noqa: S608
         return given / kept if kept else None
 
     def gap(self, task: str) -> int | None:

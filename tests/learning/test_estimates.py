@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.core.kinds.estimate import EstimateTask
 from edge_agent.core.pipe import Finish
-from edge_agent.learning import estimates
+from edge_agent.learning import answers, estimates
 from edge_agent.learning.answers import read_answers, read_open_audits
 from edge_agent.learning.commands.rows import rows_of
 from edge_agent.requests.request import LARGE
@@ -154,19 +154,17 @@ def test_refused_readings_push_no_judged_ones_out_of_the_newest(
     assert (bench.accuracy["mean_error_recent"], bench.accuracy["audits"]) == (10, 4)
 
 
-def test_the_share_that_gets_a_number_is_that_of_a_fair_sample(tmp_path: Path) -> None:
+def test_the_share_that_gets_a_number_is_that_of_the_newest_readings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "NEWEST_ANSWERS", 4)
     bench = Bench(tmp_path, TASK.replace("audit_rate = 1\n", ""))
-    # It is kept for longer than those of its time without feedback.
-    bench.answer(0)
-    bench.mark(0, answer=22)
-    assert bench.accuracy["given"] == 1
-    for number in range(1, 5):
-        assert not bench.answer(number, unlike=1.0 if number == 3 else None)
-    assert bench.accuracy["given"] == 0.75
+    for number in range(5):
+        assert not bench.answer(number, unlike=1.0 if number in (0, 3) else None)
     bench.mark(2, answer=22)
     bench.mark(3, answer=22)
     assert bench.accuracy["given"] == 0.75
-    assert bench.accuracy["feedback"] == 3
+    assert bench.accuracy["feedback"] == 2
 
 
 def test_an_input_unlike_training_that_gets_its_answer_is_judged(tmp_path: Path) -> None:

@@ -334,7 +334,7 @@ def test_nothing_is_given_before_audits_prove_the_promise(caplog: pytest.LogCapt
     bench.feedback.on_priors()
     bench.settle()
     facts = bench.feedback.facts()["t"]
-    assert (facts.promised, facts.given) == (0.9, 60 / 99)  # as if these had too low a score
+    assert (facts.promised, facts.given) == (0.9, 60 / 100)  # as if these had too low a score
 
 
 # 100 of 100 rows with a score of 0.9 and more were answered right, and 30 of 60 others.

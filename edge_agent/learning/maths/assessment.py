@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import dropwhile
-from typing import Protocol, TypeVar
 
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.learning.maths import drift, promise
@@ -26,6 +25,8 @@ _MORE, _MIN_MORE = 1.1, 5
 MIN_ANSWERED = 0.9
 # Where the accuracy fell and came back, older audits are of the time between.
 NEWEST_AUDITS = 100
+# The share that is given is that of the newest answers, because a change hardly shows among all that are kept.
+NEWEST_ANSWERS = 200
 _CONFIDENCE_BINS = 5
 # Instead of the score of a refused answer, because a promise is for answers that are given, from a score of 0 on.
 _NEVER_GIVEN = -1.0
@@ -66,7 +67,7 @@ class Assessment:
     map: ScoreMap  # The one to use from now on.
     has_new_map: bool
     compared_rows: int  # How many rows of feedback there were when the map was last compared with a new fit.
-    given: float | None  # The share of answers that are given from now on; None if there are no answers.
+    given: float | None  # The share of the newest answers that would be given now; None if it is unknown.
     asked: int  # Audits up to the last one with feedback, or all of them if they are overdue.
     audits: int  # Those of them that have feedback.
     right: int  # Audits that are right under the map, whatever its score.
@@ -78,22 +79,6 @@ class Assessment:
     tested: Tested | None  # The latest test of a promise.
     drop: drift.Drop | None  # How the accuracy fell, without refused inputs; None if it has not.
     shift: Shift | None  # How far the newest answers are from the oldest; None if chance may explain it.
-
-
-class _Kept(Protocol):
-    @property
-    def is_audit(self) -> bool: ...
-    @property
-    def is_marked(self) -> bool: ...
-
-
-_K = TypeVar("_K", bound=_Kept)
-
-
-def fair_sample(answers: Sequence[_K]) -> Sequence[_K]:
-    """Leaves out the audits and the answers with feedback at the beginning, because these are kept longer: the others
-    of their time are gone."""
-    return list(dropwhile(lambda answer: answer.is_marked or answer.is_audit, answers)) or answers
 
 
 def answers_needed(answered: int, asked: int) -> int:
@@ -133,7 +118,8 @@ def assess(
     if is_due := len(rows) >= max(compared_rows * _MORE, compared_rows + _MIN_MORE) and _has_confirmed(answers):
         new_map = better_map(rows)
     score_map = new_map or current
-    recent = fair_sample(answers)
+    # Audits and answers with feedback are kept longer. At the beginning, the others of their time are gone.
+    recent = list(dropwhile(lambda answer: answer.is_marked or answer.is_audit, answers)) or answers
     asked = [answer for answer in answers if answer.is_audit]
     while asked and not asked[-1].is_marked and not is_overdue:
         asked.pop()
@@ -157,16 +143,13 @@ def assess(
             tested = Tested(evidence, promised.threshold if promised else None)
         elif tested.threshold is not None:
             promised = promise.Promise.at(tested.threshold, judged, others)
-    given: float | None
-    if promised is not None:
-        given = promised.coverage
-    elif min_accuracy is not None:
-        given = 0.0
-    elif recent:
-        # Not by their outputs, which another model or an earlier promise may have decided.
-        given = sum(_score(answer, score_map) >= min_score for answer in recent) / len(recent)
-    else:
-        given = None
+    if min_accuracy is not None:
+        min_score = math.inf if promised is None else promised.threshold
+    # Not by their outputs, which another model or an earlier promise may have decided.
+    newest = [_score(answer, score_map) >= min_score for answer in answers[-NEWEST_ANSWERS:]]
+    given = None if promised is None else promised.coverage
+    if newest:
+        given = sum(newest) / len(newest)
     return Assessment(
         map=score_map,
         has_new_map=new_map is not None,

@@ -40,8 +40,10 @@ def test_audits_measure_and_other_feedback_does_not() -> None:
     fields = {"is_marked": False, "is_audit": False}
     silent = [answer(number, 0.6, None, is_refused=number % 4 == 0, **fields) for number in range(121, 201)]
     found = measure(export(*audits, *others, *silent))
-    assert (found.answers, found.given) == (200, 0.75)
-    assert measure(export(*audits, *others, *silent, min_score=0.7)).given == 0
+    assert (found.answers, found.given) == (200, 0.9)
+    assert measure(export(*audits, *others, *silent, min_score=0.7)).given == 0.6
+    later = [one | {"number": one["number"] + 200} for one in (*audits, *silent)]
+    assert measure(export(*audits, *others, *silent, *later, min_score=0.7)).given == 0.5
     assert (found.audits.right, found.audits.total) == (90, 100)
     # R: binom.test(90, 100)$conf.int
     assert found.audits.low == pytest.approx(0.8238, abs=1e-4)
@@ -159,7 +161,7 @@ def test_promises_rest_on_what_the_board_itself_takes_for_evidence() -> None:
     assert found.promises[2].missing == 5  # log(0.1) / log(0.95) = 44.9
     # Proven for the surest answers alone, 45 right rows of 50 do not prove it of all.
     assert [(one.missing, one.missing_for_all > 0) for one in found.promises[:2]] == [(0, False), (0, True)]
-    assert "100.0 % would be given now.\n" in render_page(export(held_out=held_out), found)
+    assert "100.0 % of the newest would be given now.\n" in render_page(export(held_out=held_out), found)
     nine, five = ([answer(number, 0.9, "a" if number > wrong else "b") for number in range(1, 11)] for wrong in (1, 5))
     found = measure(export(*nine, held_out=held_out, earlier=3))
     assert (found.evidence.audits, found.evidence.held_out, found.evidence.contradicted) == (10, 50, 0)
@@ -233,7 +235,7 @@ def test_numbers_say_how_near_they_are_and_what_their_intervals_hold(
     assert not found["falls_short"]
     assert accuracy.accuracy(BUS, "t", as_json=False, **arguments) == 0
     printed = capsys.readouterr().out
-    assert "t of plant/b1: 14 answers kept; 85.7 % of the readings get a number\n" in printed
+    assert "t of plant/b1: 14 answers kept; 85.7 % of the newest readings got a number\n" in printed
     assert re.search(r"audits +9 +8\.222 h +0 h to 17\.\d+ h +7 +77\.8 %", printed)
     assert "Answered audits of readings that got no number, not counted in these figures: 2\n" in printed
     assert accuracy.accuracy(BUS, "t", as_json=False, **arguments | {"html": Path("x.html")}) == cli.EXIT_FAILED
@@ -268,7 +270,7 @@ def test_a_file_that_is_no_export_is_refused(changes: dict[str, Any], fault: str
 def test_the_tables_name_the_figures() -> None:
     found = export(*(answer(number, 0.9, "a") for number in range(1, 59)))
     text = "\n".join(accuracy.lines(found, measure(found)))
-    assert "t of plant/b1: 58 answers kept; 100.0 % would be given now" in text
+    assert "t of plant/b1: 58 answers kept; 100.0 % of the newest would be given now" in text
     assert re.search(r"audits +58 +58 +100\.0 % +93\.8 % to 100\.0 %", text)
     assert "expected calibration error of 58 audits: 10.0 % as the model scores, 10.0 % with the map in force" in text
 

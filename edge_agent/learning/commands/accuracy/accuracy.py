@@ -100,7 +100,7 @@ def lines(export: Export, measures: Measures) -> list[str]:
     calibration = measures.calibration
     kept = f"{export.task} of {export.board}: {measures.answers} answers kept"
     tables = [
-        [f"{kept}; {percent(measures.given)} would be given now", *filter(None, [drop_words(measures)])],
+        [f"{kept}; {percent(measures.given)} of the newest would be given now", *filter(None, [drop_words(measures)])],
         *([table.title, *aligned([table.head, *table.rows])] for table in tables_of(measures)),
     ]
     if calibration is not None:

@@ -91,7 +91,7 @@ class Measures:
     """An answer is right if its best label under the map in force is."""
 
     answers: int
-    given: float | None  # The share of answers that are given from now on, as the board itself has it.
+    given: float | None  # The share of the newest answers that would be given now, as the board itself has it.
     audits: Share
     feedback: Share
     calibration: Calibration | None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_agent.core.terminal import UNKNOWN, aligned, percent
-from edge_agent.learning.maths.assessment import fair_sample
+from edge_agent.learning.maths.assessment import NEWEST_ANSWERS
 from edge_agent.learning.maths.export import ExportedNumber, NumberExport
 from edge_agent.learning.maths.groups import mean_interval
 from edge_agent.learning.maths.numbers import MAX_AUDITS, JudgedNumber, count_held, falls_short, mean_error
@@ -32,7 +32,7 @@ class Nearness:
 class NumberMeasures:
     answers: int
     given: float
-    """The share of readings that get a number."""
+    """The share of the newest readings that got a number."""
     confidence: float
     unit: str | None
     audits: Nearness
@@ -47,13 +47,13 @@ class NumberMeasures:
 
 def measure_numbers(export: NumberExport) -> NumberMeasures:
     """What an export with answers says."""
-    fair = fair_sample(export.answers)
+    newest = export.answers[-NEWEST_ANSWERS:]
     marked = [answer for answer in export.answers if answer.is_marked]
     answered = [answer for answer in marked if answer.is_audit]
     audits = _judged(answered)
     return NumberMeasures(
         answers=len(export.answers),
-        given=sum(answer.output is not None for answer in fair) / len(fair),
+        given=sum(answer.output is not None for answer in newest) / len(newest),
         confidence=export.confidence,
         unit=export.unit,
         audits=_nearness(audits),
@@ -87,7 +87,7 @@ def number_lines(export: NumberExport, measures: NumberMeasures) -> list[str]:
     refused = f"Answered audits of readings that got no number, not counted in these figures: {measures.refused}"
     kept = f"{export.task} of {export.board}: {measures.answers} answers kept"
     return [
-        f"{kept}; {percent(measures.given)} of the readings get a number",
+        f"{kept}; {percent(measures.given)} of the newest readings got a number",
         f"How near answers are, and how many intervals at {percent(measures.confidence, '.0f')} hold the true number",
         *aligned([head, *rows]),
         *([refused] if measures.refused else []),
