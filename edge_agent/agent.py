@@ -41,7 +41,7 @@ from edge_agent.requests.origin import SharedRequest
 from edge_agent.requests.renderer import Rendered, Renderer
 from edge_agent.requests.score_maps import ScoreMaps
 from edge_agent.requests.tasks import prefixes_of, with_built_in
-from edge_agent.run_note import FAILED, STOPPED, RunNote
+from edge_agent.run_note import FAILED, MODEL_CHANGED, STOPPED, RunNote
 from edge_agent.status.presence import Presence, State
 from edge_agent.status.publisher import StatusPublisher
 from edge_agent.store.database import FILE
@@ -139,8 +139,8 @@ class Agent:
         # The one that the newest `event/model-fallback` named.
         self._named_fallback: Model | None = None
         self._model_fault = model_fault
-        # None while the agent serves.
-        self._exit_code: int | None = None
+        # How this run ends; None while the agent serves.
+        self._end: str | None = None
 
     def run(self) -> int:
         """Runs until a signal has drained the agent, or the model's files have changed."""
@@ -165,11 +165,11 @@ class Agent:
             if part is not None:
                 part.start()
         try:
-            while self._exit_code is None:
+            while self._end is None:
                 self._step()
         finally:
             self._stop()
-        return self._exit_code
+        return 0 if self._end == STOPPED else 1
 
     def _on_signal(self, number: int, _frame: object) -> None:
         self._signals.append(number)
@@ -400,7 +400,7 @@ class Agent:
         if self._supervisor.has_changed_files:
             log.error("the files of the model have changed: the agent ends, and its next start verifies them")
             self._status.publish_state(State.OFFLINE, "model-changed")
-            self._exit_code = 1
+            self._end = MODEL_CHANGED
         if switch_end := self._model_switch.tick(now):
             self._on_switch_ended(switch_end, now)
         self._try_model_again(now)
@@ -419,7 +419,7 @@ class Agent:
         self._status.tick(now)
         self._commands.tick(now)
         if self._commands.is_stopped:
-            self._exit_code = 0
+            self._end = STOPPED
 
     def _tick_answerers(self, now: float) -> None:
         answerers = self._dispatcher.admission.answerers
@@ -452,7 +452,7 @@ class Agent:
                 self._commands.stop(now)
             else:
                 self._dispatcher.cancel("a second signal stops the agent at once", now, gives_back=True)
-                self._exit_code = 0
+                self._end = STOPPED
 
     def _apply_config(self, config: Config) -> None:
         """Makes every part use the configuration of a reload."""
@@ -497,12 +497,12 @@ class Agent:
         if self._pool is not None:
             # This comes last because it acknowledges the claims whose replies have left.
             self._pool.stop(GOODBYE_S)
-        if self._exit_code == 0:
+        if self._end == STOPPED:
             self._status.publish_stopped()
         self._connections.control.stop(GOODBYE_S)
         self._supervisor.stop(GOODBYE_S)
         self._renderer.stop()
-        self._run_note.set_end(STOPPED if self._exit_code == 0 else FAILED)
+        self._run_note.set_end(self._end or FAILED)
 
 
 def _feed(config: Config, connections: Connections) -> Feed | None:

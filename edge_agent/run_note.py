@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 FILE = "run-1.json"
 STOPPED = "stopped"
 FAILED = "it failed: see its log"
+MODEL_CHANGED = "the files of its model had changed"
 KILLED = "killed"
 WITHOUT_POWER = "the board lost power or was reset"
 

@@ -29,6 +29,7 @@ from edge_agent.mqtt.link import TAKEN_OVER, Connected, ConnectionFailed, Failed
 from edge_agent.pool.claim import Claim
 from edge_agent.pool.link import CLAIMS_KEPT_S
 from edge_agent.requests.request import LARGE
+from edge_agent.run_note import MODEL_CHANGED, RunNote
 from edge_agent.status import homeassistant
 from edge_agent.status.presence import State
 from edge_agent.worker.client import WorkerClient
@@ -473,16 +474,18 @@ def test_other_files_in_the_place_of_the_model_end_the_agent_and_its_requests_wa
 ) -> None:
     agent = agent_with_bundle(tmp_path / "here")
     process, published = with_worker(monkeypatch, agent), connected(agent, monkeypatch)
+    agent._run_note = RunNote(tmp_path)
     agent._dispatcher.admission.receive(inbound(f"{BASE}/infer/generate/request", "text", at=1.0), 1.0)
     agent._dispatcher.fill_slots(1.0)
     (tmp_path / "here").rename(tmp_path / "was")
     bundle(tmp_path / "here", {"model.gguf": OTHER_WEIGHTS}, version=2)
     agent._handle(from_worker(process, KILLED), 1.0)
     agent._tick(2.1)
-    assert agent._exit_code == 1
     assert agent._dispatcher.waiting == 1
     states = [json.loads(one.payload)["reason"] for one in published if one.topic == f"{BASE}/state"]
     assert states == ["model-changed"]
+    agent._stop()
+    assert RunNote(tmp_path).begin() == MODEL_CHANGED
 
 
 POOL = '[pool]\nname = "pumps"\n'

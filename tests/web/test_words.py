@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from edge_agent.run_note import FAILED, KILLED, WITHOUT_POWER
+from edge_agent.run_note import FAILED, KILLED, MODEL_CHANGED, WITHOUT_POWER
 from edge_agent.status.alarms import ALARMS
 from edge_agent.status.health import REASONS
 from edge_agent.tools.watch.advice import ADVICE
@@ -58,7 +58,7 @@ def test_each_event_that_the_journal_always_keeps_has_words() -> None:
 
 
 def test_each_end_of_an_agents_run_has_words() -> None:
-    assert {f"value.reason.{end}" for end in (FAILED, KILLED, WITHOUT_POWER)} <= set(WORDS["en"])
+    assert {f"value.reason.{end}" for end in (FAILED, KILLED, MODEL_CHANGED, WITHOUT_POWER)} <= set(WORDS["en"])
 
 
 def test_each_word_that_a_screen_names_exists() -> None:
