@@ -96,7 +96,9 @@ class Feedback(Part):
             return
         if is_ok:
             self._marks.end(mark, MarkState.KEPT, data=object_at(result, "data"))
-            self._live.journal.add(_entry_of(mark, self._live.answers.tasks.of(mark.answer), wall))
+            entry = _entry_of(mark, self._live.answers.tasks.of(mark.answer), wall)
+            self._live.journal.add(entry)
+            self._marks.kept_names.note(entry)
             return
         if text_at(result, "error.code") == CommandCode.NOT_FOUND:
             # The board no longer waits for feedback, so the output need not stay hidden.

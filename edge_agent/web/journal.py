@@ -234,13 +234,14 @@ class Journal:
         )
         return list(islice(entries, limit))
 
-    def changes(self) -> Iterator[Entry]:
-        """All changes of levels and alarms, oldest first, read line by line."""
+    def all_of(self, *what: str) -> Iterator[Entry]:
+        """All entries of `what`, oldest first, read line by line."""
+        needles = [compact_json(each).encode() for each in what]
         for path in self._files():
             with suppress(OSError), path.open("rb") as file:
                 for line in file:
-                    entry = _entry_of(line) if b'"level"' in line or b'"alarm' in line else None
-                    if entry is not None and entry.what in ("level", "alarm", "alarm-end", "alarm-void"):
+                    entry = _entry_of(line) if any(needle in line for needle in needles) else None
+                    if entry is not None and entry.what in what:
                         yield entry
 
     def _entries(self, since: float | None, until: float | None, needle: bytes) -> Iterator[Entry]:

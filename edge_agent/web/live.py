@@ -147,6 +147,7 @@ class Live:
             self._recorder.restore()
             self._feed.remember(self._known.read(time.time()))
             self._restore_checks()
+            self._restore_names()
             with self._feed.client:
                 self._serve()
         except Exception:
@@ -185,6 +186,11 @@ class Live:
         with self.lock:
             self.answers.restore_checks(checks)
             self.answers.checks.close_answered(answered)
+
+    def _restore_names(self) -> None:
+        for entry in self.journal.all_of("feedback"):
+            with self.lock:
+                self.answers.marks.kept_names.note(entry)
 
     def _save(self, *, is_last: bool = False) -> None:
         self._check_file.save(self.answers.checks.kept, self.answers.marks, is_last=is_last)

@@ -9,6 +9,7 @@ from edge_agent.tools.watch.site import Document, Row, object_at, text_at, texts
 from edge_agent.web.answer import Answer, Mark, MarkState, reading_of, score_of
 from edge_agent.web.boards import escaped, labels_of
 from edge_agent.web.checks import Checks
+from edge_agent.web.names import Names, is_name
 from edge_agent.web.problem import ProblemError
 from edge_agent.web.tasks import Tasks
 
@@ -23,6 +24,7 @@ class Marks:
     def __init__(self, tasks: Tasks, checks: Checks, rows: Mapping[str, Row]) -> None:
         self._tasks, self._checks, self._rows = tasks, checks, rows
         self._marks: deque[Mark] = deque(maxlen=MAX_MARKS)
+        self.kept_names = Names()
 
     def __iter__(self) -> Iterator[Mark]:
         return iter(self._marks)
@@ -37,6 +39,23 @@ class Marks:
         newest = list(reversed(self._marks))
         own = [mark for mark in newest if mark.by == by][:_MAX_SHOWN]
         return [self.document(mark) for at, mark in enumerate(newest) if at < _MAX_SHOWN or mark in own]
+
+    def names(self) -> Document:
+        """The names that were last given to unusual readings, by task."""
+        pending = [
+            mark
+            for mark in reversed(self._marks)
+            if mark.state in (MarkState.WAITING, MarkState.SENT, MarkState.UNANSWERED)
+            and mark.answer.mark in (mark, mark.before)
+            and is_name(mark.said.get("answer"))
+        ]
+        tasks = {name for (_, name), task in self._tasks.by_name.items() if text_at(task, "kind") == "unusual"}
+        return {
+            task: escaped(
+                self.kept_names.of(task, [mark.said["answer"] for mark in pending if mark.answer.task == task])
+            )
+            for task in tasks
+        }
 
     def document(self, mark: Mark) -> Document:
         """A mark with what tells a person which reading it is about."""

@@ -38,7 +38,7 @@ class ChangeRecorder:
 
     def restore(self) -> None:
         """Reads what earlier processes wrote."""
-        for entry in self._journal.changes():
+        for entry in self._journal.all_of("level", "alarm", "alarm-end", "alarm-void"):
             if entry.device is None or entry.name is None:
                 continue
             known = self._known(entry.device)

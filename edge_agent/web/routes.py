@@ -37,11 +37,12 @@ def answer_routes(live: Live) -> list[Route]:
         return {
             **document,
             "listening_since": live.listening_since,
+            "names": marks.names(),
             "marks": marks.newest(author_of(request, request.query_params.get("by"))),
         }
 
     def rows(request: Request) -> Document:
-        return answers.rows(_wanted(request), count_in_query(request, "before"))
+        return {**answers.rows(_wanted(request), count_in_query(request, "before")), "names": marks.names()}
 
     def tasks(_request: Request) -> Document:
         return {"targets": _targets_of(live, answers)}

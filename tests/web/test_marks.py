@@ -132,6 +132,47 @@ def test_the_name_of_an_unusual_reading_can_be_corrected_because_nothing_was_hid
     assert bench.mark(key, answer="bearing dry", by="Ana").status_code == 202
 
 
+def unusual(bench: Bench, number: int) -> str:
+    return bench.audit("odd", number, output={"unusual": True, "because": []}, scores=None)
+
+
+def name_and_keep(bench: Bench, key: str, number: int, name: str) -> None:
+    bench.mark(key, answer=name)
+    bench.tick(UNDO_S)
+    bench.result("odd", id=number, correlation=bench.live.published[-1].correlation)
+
+
+def test_the_names_last_given_to_unusual_readings_are_offered_also_by_the_next_process() -> None:
+    bench = Bench()
+    keys = [unusual(bench, number) for number in range(5)]
+    for number, name in enumerate(("oil cooler", "oil coler", "usual", "leak; on the left")):
+        name_and_keep(bench, keys[number], number, name)
+    name_and_keep(bench, keys[1], 1, "leak")
+    bench.mark_and_keep(bench.audit(number=9), answer="imbalance")
+    names = ["leak", "leak; on the left", "oil cooler"]
+    assert bench.checks()["names"] == {"odd": names}
+    waiting = bench.mark(keys[4], answer="fan").json()["mark"]
+    assert bench.checks()["names"] == {"odd": ["fan", *names]}
+    bench.undo(waiting)
+    assert bench.checks()["names"] == {"odd": names}
+
+    after = Bench()
+    after.live._restore_names()
+    assert after.checks()["names"] == {"odd": names}
+    assert after.browser.get("/api/v1/answers").json()["names"] == {"odd": names}
+
+
+def test_a_name_that_no_board_kept_is_offered_until_its_reading_gets_another() -> None:
+    bench = Bench()
+    key = unusual(bench, 1)
+    bench.mark(key, answer="oil coler")
+    bench.tick(UNDO_S)
+    bench.tick(5.5)
+    assert bench.checks()["names"] == {"odd": ["oil coler"]}
+    bench.mark(key, answer="oil cooler")
+    assert bench.checks()["names"] == {"odd": ["oil cooler"]}
+
+
 def test_ones_own_marks_are_listed_however_many_others_come() -> None:
     bench = Bench()
     bench.mark(bench.audit(number="mine"), answer="normal", by="Ana")

@@ -1,7 +1,7 @@
 // The newest answers, to watch and to correct. The list stands still while somebody points at it.
 
 import { get, post } from "./api.js";
-import { choices } from "./choices.js";
+import { choices, withNames } from "./choices.js";
 import { h } from "./dom.js";
 import { live, may, now } from "./live.js";
 import { signedBy } from "./author.js";
@@ -188,7 +188,7 @@ export function answersScreen({ route, redraw }) {
       h("div", { class: "buttons", key: "buttons" }, actions(row)),
       open === row.key
         ? h("div", { key: "open" },
-            choices(row, {
+            choices(withNames(row, newest.names), {
               choose: (answer) => say(row, { answer }),
               find,
               onFind: (text) => {

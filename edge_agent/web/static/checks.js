@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { givenWords, promiseWords } from "./board.js";
-import { choices, key, labelsOf, mayBeNone } from "./choices.js";
+import { choices, key, labelsOf, mayBeNone, withNames } from "./choices.js";
 import { h } from "./dom.js";
 import * as keys from "./keys.js";
 import { ageOf, isOld, live, may, now } from "./live.js";
@@ -32,7 +32,6 @@ const GUARD_MS = 600;
 const AGAIN_AFTER_MS = 950;
 const PAGE = 20;
 const MIN_AHEAD = 5;
-const MAX_WORDS = 5;
 const NOTICE_S = 15;
 
 export function checksScreen({ route, redraw }) {
@@ -78,9 +77,7 @@ export function checksScreen({ route, redraw }) {
   });
 
   const open = () => (data?.checks ?? []).filter((check) => !marked.has(check.key));
-  const withWords = (item) =>
-    item?.kind === "unusual" ? { ...item, labels: wordsFor(item.task, data.marks) } : item;
-  const asked = () => withWords(current);
+  const asked = () => withNames(current, data.names);
   const isEarly = () => performance.now() - shownAt < GUARD_MS;
   const waiting = () => data?.marks.find((mark) => mark.state === "waiting" && isMine(mark));
   const left = () => open().filter((check) => !skipped.has(check.key));
@@ -404,7 +401,7 @@ export function checksScreen({ route, redraw }) {
                   : null,
                 correcting === mark.mark && mark.can_correct
                   ? h("div", { key: "choices" },
-                      choices(withWords(mark), {
+                      choices(withNames(mark, data.names), {
                         choose: (answer) => correct(mark, answer),
                         withNone: mark.is_hidden,
                         find,
@@ -473,15 +470,6 @@ export function checksScreen({ route, redraw }) {
 
 function titleOf(check) {
   return check.machine ?? moment(check.at, now());
-}
-
-// What people last said of a task's unusual readings, because only the same words again become a label one day.
-function wordsFor(task, marks) {
-  const said = (marks ?? [])
-    .filter((mark) => mark.task === task && !["undone", "refused"].includes(mark.state))
-    .map((mark) => mark.answer)
-    .filter((answer) => typeof answer === "string" && answer !== "usual");
-  return [...new Set(said)].slice(0, MAX_WORDS);
 }
 
 // Nobody can check an answer without its input.

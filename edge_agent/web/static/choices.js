@@ -11,6 +11,11 @@ export function labelsOf(item) {
   return item.kind === "unusual" ? ["usual", ...(item.labels ?? [])] : (item.labels ?? []);
 }
 
+// An unusual reading has no labels; the names that were last given to others of its task stand for them.
+export function withNames(item, names) {
+  return item?.kind === "unusual" ? { ...item, labels: names[item.task] } : item;
+}
+
 // With two labels, the board takes the other one to be right.
 export function mayBeNone(item) {
   return item.kind === "classify" && labelsOf(item).length > 2;
