@@ -710,7 +710,7 @@ def parser() -> argparse.ArgumentParser:
             description=about,
             epilog=f"Exit codes: {exits}",
         )
-        command.set_defaults(run=run, extra=extra)
+        command.set_defaults(run=run, extra=extra, parser=command)
         for add_to in options:
             add_to(command)
     return top
@@ -718,7 +718,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
-    options = parser().parse_args(arguments)
+    options, unknown = parser().parse_known_args(arguments)
+    if unknown:
+        # By itself, argparse would show the usage of the whole program.
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if options.extra and (missing := missing_extra(options.extra)):
         return fail(missing)
     try:

@@ -17,6 +17,13 @@ def test_a_port_of_the_demonstration_that_cannot_be_is_a_usage_error(edge_agent:
     assert f'--port: should be a port, 1 to 65535 (got "{port}")' in done.stderr
 
 
+def test_an_unknown_option_shows_the_usage_of_its_command(edge_agent: EdgeAgent) -> None:
+    done = edge_agent("init", "--output", "x")
+    assert done.returncode == cli.EXIT_USAGE
+    assert done.stderr.startswith("usage: edge-agent init ")
+    assert done.stderr.endswith("edge-agent init: error: unrecognized arguments: --output x\n")
+
+
 @pytest.mark.parametrize(("words", "required"), [(["--web"], "--keep"), (["--web-port", "8080"], "--web")])
 def test_an_option_of_the_demonstration_names_the_one_that_it_requires(
     edge_agent: EdgeAgent, words: list[str], required: str
