@@ -544,6 +544,24 @@ def test_who_may_only_look_gets_no_buttons_and_a_login_brings_them(tmp_path: Pat
             expect(view.locator("input[name=username]")).to_be_visible()
 
 
+def test_once_a_login_has_ended_no_counts_are_shown(tmp_path: Path, world: World) -> None:
+    users = users_file(tmp_path / "users.json", ana=(), bob=())
+    counts = re.compile(r"CRITICAL|as of")
+    with PageProcess(tmp_path, world.broker.port, "--users", str(users)) as page, tab(world.browser) as view:
+        view.goto(f"{page.url}/#/alarms")
+        for name in ("ana", "bob"):
+            view.locator("input[name=username]").fill(name)
+            view.locator("input[name=password]").fill(PASSWORD)
+            view.locator("input[name=password]").press("Enter")
+            expect(view.locator("header")).to_contain_text(counts)
+            if name == "ana":
+                view.locator(".user button").click()
+            else:
+                users_file(users, ana=())
+            expect(view.locator("input[name=username]")).to_be_visible()
+            expect(view.locator("body")).not_to_contain_text(counts)
+
+
 def test_who_finds_nothing_to_check_reads_what_only_it_can_change_in_small_print(world: World, view: Page) -> None:
     empty = {"open": 0, "checks": [], "rows": [], "reason": "silence"}
     view.route("**/api/v1/checks*", lambda route: route.fulfill(json={**world.page.get("checks"), **empty}))

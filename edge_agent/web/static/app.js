@@ -74,7 +74,7 @@ function redraw() {
   drawnAt = performance.now();
   const focused = document.activeElement;
   document.documentElement.className = `${isWall ? "wall" : ""} ${site.isOld() && live.at != null ? "old" : ""}`;
-  const needsLogin = live.mayNotView && route.name !== "login";
+  const needsLogin = live.session && !site.may("view") && route.name !== "login";
   const shown = needsLogin ? loginView : live.session ? screen : nothingYet;
   document.title = `${shown.title()} – ${live.session?.site ?? "edge-agent"}`;
   alertNewCritical();
@@ -198,11 +198,14 @@ function statusText() {
     .map((level) => `${live.counts[level]} ${t(`level.${level}`)}`)
     .join(", ");
   if (text !== status.text && performance.now() - status.at > STATUS_EVERY_MS) status = { text, at: performance.now() };
-  return status.text;
+  return text && status.text;
 }
 
 function alertNewCritical() {
-  if (live.at == null) return;
+  if (live.at == null) {
+    announcement = "";
+    return;
+  }
   const names = [...live.boards.values()].filter((board) => board.level === "critical").map((board) => board.device);
   const fresh = critical && names.filter((name) => !critical.has(name));
   if (fresh?.length) {

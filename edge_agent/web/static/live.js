@@ -6,8 +6,7 @@ const VISIBLE_MS = 1000;
 const HIDDEN_MS = 10_000;
 const LOST_AFTER_MS = 5000;
 
-export const live = {
-  session: null,
+const nothing = () => ({
   boards: new Map(),
   order: [],
   counts: {},
@@ -16,8 +15,11 @@ export const live = {
   openChecks: 0,
   alarmsLastHour: null,
   at: null, // The server's time of this data.
+});
+export const live = {
+  session: null,
+  ...nothing(),
   isPaused: false,
-  mayNotView: false,
   fresh: new Set(), // Boards that became critical while this page was open, until somebody opens them.
 };
 let cursor = null;
@@ -46,6 +48,13 @@ export function isOld() {
 
 export async function readSession() {
   live.session = await get("session");
+  if (!may("view")) forget();
+}
+
+// Whoever may not view the site, such as after a logout, sees nothing of what somebody else was shown here.
+function forget() {
+  Object.assign(live, nothing());
+  cursor = null;
 }
 
 export function may(role) {
@@ -70,11 +79,16 @@ export async function poll() {
   if (live.isPaused) return;
   try {
     if (!live.session) await readSession();
-    live.mayNotView = !may("view");
-    if (!live.mayNotView) take(await get("changes", { after: cursor }));
+    const { session } = live;
+    const changes = may("view") ? await get("changes", { after: cursor }) : null;
+    // The login may have ended meanwhile.
+    if (changes && session === live.session) take(changes);
     heardAt = performance.now();
   } catch (error) {
-    if (error.status === 401 || error.status === 403) live.session = null;
+    if (error.status === 401 || error.status === 403) {
+      live.session = null;
+      forget();
+    }
   }
   clearTimeout(timer);
   timer = setTimeout(poll, document.hidden ? HIDDEN_MS : VISIBLE_MS);
