@@ -30,16 +30,15 @@ _MAX_TASKS = 64
 _MAX_LABEL_CHARS = 300
 # A viewer who has missed more removals than that gets everything again.
 _MAX_GONE = 1000
-# The time of health is computed from its age, so it jitters.
+# Times are computed from ages, so they jitter.
 _SAME_TIME_S = 0.5
 _CHANGES_PER_S = 1_000_000
 
 
 @dataclass(slots=True, kw_only=True)
 class _Board:
-    level: str
-    since: float | None
     version: int = 0
+    since: float | None = None
     health_at: float | None = None
     document: Document = field(default_factory=dict)
     encoded: bytes = b""
@@ -64,7 +63,6 @@ class Boards:
         rows: Sequence[Row],
         wall: float,
         *,
-        is_first: bool,
         open_checks: Mapping[str, int],
         unproven: Mapping[str, list[Document]],
         alarms_last_hour: int,
@@ -73,7 +71,6 @@ class Boards:
         """Takes the current rows, worst first.
 
         Args:
-            is_first: These are the first rows, so nobody knows since when the levels have been like this.
             open_checks: How many checks of each board wait for a person.
             unproven: How far the promises of boards are that have the reason `promise-unproven`.
             seen: Who has seen which alarm, by board and alarm.
@@ -82,13 +79,11 @@ class Boards:
         is_changed = False
         for row in rows:
             board = self._boards.get(row.device)
-            level = row.level.name.lower()
             if board is None:
                 self._gone.pop(row.device, None)
-                board = self._boards[row.device] = _Board(level=level, since=None if is_first else wall)
-            elif board.level != level:
-                board.level, board.since = level, None if is_first else wall
-            board.health_at = _health_at(row, wall, board.health_at)
+                board = self._boards[row.device] = _Board()
+            board.since = _time_of(row.level_age_s, wall, board.since)
+            board.health_at = _time_of(row.health_age_s, wall, board.health_at)
             document = _board_document(row, board, open_checks[row.device], seen)
             document["unproven"] = unproven.get(row.device, [])
             if document != board.document:
@@ -180,10 +175,11 @@ def _task(row: Row, name: str, task: Document, promises: Mapping[str, Document |
     }
 
 
-def _health_at(row: Row, wall: float, before: float | None) -> float | None:
-    if row.health_age_s is None:
+def _time_of(age_s: float | None, wall: float, before: float | None) -> float | None:
+    """When that was. It stays as it was before if only the clocks differ."""
+    if age_s is None:
         return None
-    at = round(wall - row.health_age_s, 1)
+    at = round(wall - age_s, 1)
     return before if before is not None and abs(at - before) < _SAME_TIME_S else at
 
 
@@ -192,7 +188,7 @@ def _board_document(row: Row, board: _Board, open_checks: int, seen: Mapping[tup
     depth = number_at(health, "queue.depth")
     return {
         "device": printable(row.device),
-        "level": board.level,
+        "level": row.level.name.lower(),
         # `health_at` says how old it is, and a phrase that changes each second would be sent each second.
         "why": [printable(with_details(phrase, row)) for phrase in row.why if not phrase.startswith("last health ")],
         "since": board.since,

@@ -77,7 +77,6 @@ class Live:
         """Since when this connection has lasted; the broker does not retain what boards asked before it."""
         self._lost_wall: float | None = None
         self._logged_refusal = ""
-        self._has_settled = False
 
     def add(self, part: Part) -> None:
         self._parts.append(part)
@@ -243,26 +242,24 @@ class Live:
         self._feed.also = frozenset(topic_filter for part in self._parts for topic_filter in part.filters)
         self._feed.subscribe()
         if not self._connections:
-            self.take_rows(self._feed.rows, wall, is_first=True)
+            self.take_rows(self._feed.rows, wall)
         if self._connected_at is None or now - self._connected_at < _RETAINED_S:
             return
         rows, is_settled = self._feed.rows, self._is_settled(now)
         if len(rows) < len(self.rows) and not is_settled:
             return
-        self.take_rows(rows, wall, is_first=not self._has_settled)
+        self.take_rows(rows, wall)
         self._known.update(rows, wall)
         if is_settled:
-            self._has_settled = True
             self._recorder.update(rows, wall, gets_retained=self._feed.gets_retained)
 
-    def take_rows(self, rows: Sequence[Row], wall: float, *, is_first: bool = False) -> None:
+    def take_rows(self, rows: Sequence[Row], wall: float) -> None:
         """Replaces the boards, worst first."""
         self.rows.clear()
         self.rows.update((row.device, row) for row in rows)
         self.boards.update(
             rows,
             wall,
-            is_first=is_first,
             open_checks={row.device: self.answers.checks.count_open(row.device) for row in rows},
             unproven={row.device: self.answers.checks.unproven(row) for row in rows if "promise-unproven" in row.why},
             alarms_last_hour=self.journal.alarms_since(wall - 3600),

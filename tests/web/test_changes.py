@@ -137,15 +137,20 @@ def test_a_stale_board_has_no_figures() -> None:
     assert (row["queue"], row["soc_c"], row["watts"]) == (None, None, None)
 
 
-def test_the_begin_of_a_level_is_known_unless_it_began_before_the_process() -> None:
+def test_the_begin_of_a_level_is_known_unless_it_may_have_begun_before_the_process() -> None:
     page = Page()
-    for message in of_board("a"):
-        page.site.receive(message, time.time())  # type: ignore[arg-type]
-    page.live.take_rows(page.site.rows(time.monotonic()), time.time(), is_first=True)
-    assert page.changes()["boards"][0]["since"] is None
-    before = time.time()
-    page.hear(said("a/health", boards.health(at=time.time(), overall="degraded", reasons=["thermal"])))
-    assert page.changes()["boards"][0]["since"] >= before
+    page.site.remember("a", 1000.0, 600.0)
+    page.site.on_connected(1000.0)
+
+    def now(at: float) -> tuple[str, float | None]:
+        page.live.take_rows(page.site.rows(1000.0 + at), 1e9 + at)
+        (board,) = page.changes()["boards"]
+        return board["level"], board["since"]
+
+    assert [now(at) for at in (1, 20, 21)] == [("unknown", None), ("offline", None), ("offline", None)]
+    page.site.receive(replace(said("a/state", boards.state()), received_at=1030.0), time.time())
+    page.site.receive(replace(said("a/health", boards.health()), received_at=1030.0), time.time())
+    assert [now(at) for at in (30, 35.1)] == [("ok", 1e9 + 30), ("ok", 1e9 + 30)]
 
 
 def test_control_and_bidi_characters_of_a_board_arrive_escaped() -> None:

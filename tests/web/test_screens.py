@@ -288,6 +288,7 @@ def test_what_is_said_of_a_board_grows_no_row_under_the_pointer(world: World, vi
         assert below.bounding_box() == before
         view.mouse.move(1, 1)
         expect(stopped).to_contain_text("systemctl start edge-agent")
+        expect(stopped).to_contain_text(re.compile(r"since \d\d:\d\d:\d\d \(\d+ s\)"))
     finally:
         world.stage.site.state(FINE[0])
 

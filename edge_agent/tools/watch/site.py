@@ -61,7 +61,7 @@ class Row:
     device: str
     level: BoardLevel
     why: tuple[str, ...]  # A phrase for each thing that is wrong.
-    level_age_s: float | None = None  # How long it has had this level; None if it had it when it was first seen.
+    level_age_s: float | None = None  # How long it has had this level; None if nobody saw it change to it.
     state: Document
     info: Document
     health: Document  # Empty unless it is fresh.
@@ -197,7 +197,7 @@ class WatchedBoard:
         self._health_message: Message | None = None
         self._age_at_receipt_s: float | None = None
         self._heard_at = now if heard_at is None else heard_at
-        # Since when it has its level, which it had at the first look if there is no time.
+        # Since when it has its level. None if it had it when it was first heard, or when the broker came back.
         self._level: BoardLevel | None = None
         self._level_since: float | None = None
         # Whether somebody removed its state from the broker, as for a board that is no more.
@@ -310,7 +310,9 @@ class WatchedBoard:
         alarms = self._active_alarms()
         level = self._level_at(heard_until, alarms)
         if level is not self._level:
-            self._level_since = None if self._level in (None, BoardLevel.UNKNOWN) else now
+            # What the broker sends at first may have been so for long.
+            is_settling = now < max(self._first_at + SETTLE_S, self._confirm_by)
+            self._level_since = None if is_settling or self._level in (None, BoardLevel.UNKNOWN) else now
             self._level = level
         is_silent = level in (BoardLevel.OFFLINE, BoardLevel.STOPPED)
         return Row(

@@ -14,6 +14,7 @@ import {
   link,
   note,
   severityMark,
+  since,
   URGENT,
   whyView,
 } from "./widgets.js";
@@ -173,7 +174,10 @@ export function queueText(queue) {
 function whyLines(board) {
   if (board.level === "stale") {
     const names = (board.alarms ?? []).map((alarm) => nameWords(alarm.name)).join(", ");
-    return [whyView(board), names ? h("p", { key: "#last", class: "quiet" }, t("alarm.last", { names })) : null];
+    return [
+      whyView(board),
+      sinceLine(board),
+      names ? h("p", { key: "#last", class: "quiet" }, t("alarm.last", { names })) : null];
   }
   return [
     (board.alarms ?? []).map((alarm) =>
@@ -186,7 +190,13 @@ function whyLines(board) {
         alarmAdvice(alarm.name),
         " ",
         smallPrint(alarm.message))),
-    whyView(board)];
+    whyView(board),
+    // Alarms say how long they have lasted.
+    board.level === "ok" || board.alarms?.length ? null : sinceLine(board)];
+}
+
+function sinceLine(board) {
+  return board.since == null ? null : h("p", { key: "#since", class: "quiet" }, since(board.since));
 }
 
 function pools() {

@@ -332,6 +332,16 @@ def test_the_time_of_a_level_counts_from_its_change(bus: Bus) -> None:
     assert bus.row(68).level_age_s == 60
 
 
+def test_a_level_that_may_be_older_than_the_connection_has_no_time(bus: Bus) -> None:
+    online(bus)
+    assert bus.level(0.1) is BoardLevel.OK
+    bus.say(0.2, "alarm/disk-low", boards.alarm("3 MB"), retained=True)
+    assert (bus.row(0.3).level, bus.row(20).level_age_s) == (BoardLevel.DEGRADED, None)
+    bus.site.on_connected(1100.0)
+    assert [bus.row(at).level_age_s for at in (101, 121, 200)] == [None, None, None]
+    assert bus.level(200) is BoardLevel.OFFLINE
+
+
 def test_the_model_is_the_bundle_in_force(bus: Bus) -> None:
     online(bus)
     bus.say(0, "info", boards.encoded({"models": [{"name": "default", "folder": "pumps-2", "version": 2}]}))

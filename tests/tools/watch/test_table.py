@@ -68,7 +68,7 @@ def test_the_bundle_that_does_not_open_is_named_with_its_fault() -> None:
 
 def test_a_board_without_a_model_shows_its_alarm_once_with_what_to_do_and_nothing_about_its_power() -> None:
     site = Site("r", "hall1")
-    play(site, "b", overall="critical", reasons=["model-load-failed"])
+    play(site, "b", at=NOW - 5, overall="critical", reasons=["model-load-failed"])
     site.rows(NOW)
     say(site, "b", "state", boards.state("offline", reason="model-load-failed: no such file"))
     say(site, "b", "alarm/model-load-failed", boards.alarm("copy the bundle there again", severity="critical"))
