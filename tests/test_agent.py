@@ -397,6 +397,14 @@ def test_a_task_whose_model_the_bundle_lacks_is_a_reason_of_health_and_named_in_
         assert ("the bundle has no model made for the labels and template of: watch" in warning) == (task is not None)
 
 
+def test_info_has_the_built_in_task_only_if_the_bundle_has_a_model_for_it() -> None:
+    agent = an_agent('[tasks.watch]\nkind = "unusual"\n')
+    assert {*agent._status._info()["tasks"]} == {"watch", "generate"}
+    for model in (replace(MODEL, path=Path("watch.json")), replace(MODEL, reads_fields=True)):
+        agent._supervisor.model = model
+        assert {*agent._status._info()["tasks"]} == {"watch"}
+
+
 def test_a_trained_model_serves_the_tasks_that_it_was_trained_for() -> None:
     student = Student(name="s", path="s.json", sha256="5", quantization="q", tasks={"s": ()})
     trained = replace(MODEL, reads_fields=True, held_out={"t": ()}, students=(student,))

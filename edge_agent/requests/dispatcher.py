@@ -290,17 +290,7 @@ class Dispatcher:
 
     def unserved_tasks(self, model: Model) -> list[str]:
         """The configured tasks for which this model's bundle has no model."""
-        return [
-            name
-            for name, task in self._tasks.items()
-            if name != BUILT_IN_TASK
-            and not model.serves(
-                name,
-                has_own_model=task.config.has_own_model,
-                labels=task.config.choices,
-                template=task.config.template,
-            )
-        ]
+        return [name for name, task in self._tasks.items() if name != BUILT_IN_TASK and not task.is_served_by(model)]
 
     def as_health(self, now: float) -> dict[str, Any]:
         """Times are in milliseconds; figures that were not measured are null."""

@@ -20,6 +20,7 @@ from edge_agent.core.kinds.fields import FieldsTask
 from edge_agent.core.kinds.generate import GenerateTask
 from edge_agent.core.kinds.registry import BUILT_IN_TASK, TaskConfig
 from edge_agent.core.kinds.task import DEFAULT_TEMPLATE, template_sha256
+from edge_agent.core.model import Model
 from edge_agent.core.score_map import ScoreMap
 from edge_agent.core.strict_json import compact_json
 from edge_agent.core.wording import first_fault, shown
@@ -186,6 +187,13 @@ class Task:
     def output_of(self, event: pipe.Finished) -> Any:
         """What an answer is to the caller; None where the model is not sure of it, or refuses the input."""
         return None if self.config.refuses(event) else self.config.output_of(event)
+
+    def is_served_by(self, model: Model) -> bool:
+        """Whether the bundle has a model for this task."""
+        config = self.config
+        return model.serves(
+            self.name, has_own_model=config.has_own_model, labels=config.choices, template=config.template
+        )
 
     def describe(self) -> dict[str, Any]:
         """What a caller needs to know about this task, for `info`."""

@@ -19,6 +19,7 @@ from edge_agent.board.process import resident_mb
 from edge_agent.board.systemd_notify import notify
 from edge_agent.core.clock import timestamp
 from edge_agent.core.config import Config
+from edge_agent.core.kinds.registry import BUILT_IN_TASK
 from edge_agent.core.messages import Message, json_publication
 from edge_agent.core.topics import discovery_status
 from edge_agent.models.switch import ModelSwitch
@@ -158,6 +159,8 @@ class StatusPublisher:
             "tasks": {
                 name: {**task.describe(), **self._dispatcher.admission.answerers.describe(task)}
                 for name, task in self._tasks.items()
+                # The built-in task is there whatever the model is.
+                if name != BUILT_IN_TASK or task.is_served_by(model)
             },
             "models": [{**model.describe(), **self._model_switch.describe(), "warning": warning or None}],
             "limits": {
