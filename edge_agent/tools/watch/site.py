@@ -134,9 +134,10 @@ class Site:
         for board in self._boards.values():
             board.on_lost()
 
-    def remember(self, device: str, now: float, age_s: float) -> None:
-        """Keeps a board that an earlier process heard this long ago."""
-        self._boards[device] = WatchedBoard(device, now, heard_at=now - age_s, back_by=math.inf)
+    def remember(self, device: str, now: float, age_s: float | None) -> None:
+        """Keeps a board that an earlier process knew, and heard this long ago, as far as is known."""
+        heard_at = None if age_s is None else now - age_s
+        self._boards[device] = WatchedBoard(device, now, heard_at=heard_at, back_by=math.inf)
 
     def receive(self, message: Message, wall: float) -> bool:
         """Takes a message that came at `wall`, in seconds since 1970. Returns False if it is of no board here."""
@@ -196,7 +197,8 @@ class WatchedBoard:
         # The message with the health, and how old it was then by its own time.
         self._health_message: Message | None = None
         self._age_at_receipt_s: float | None = None
-        self._heard_at = now if heard_at is None else heard_at
+        # When it last said anything itself. What the broker retains may be of any age.
+        self._heard_at = heard_at
         # Since when it has its level. None if it had it when it was first heard, or when the broker came back.
         self._level: BoardLevel | None = None
         self._level_since: float | None = None
@@ -240,8 +242,6 @@ class WatchedBoard:
                 self._documents.pop("health", None)
             return
         self._is_removed = False
-        if not message.is_retained:
-            self._heard_at = message.received_at
         try:
             if topic not in _LONG_DOCUMENTS and len(message.payload) > _MAX_SHORT_BYTES:
                 raise ValueError(f"should be at most {_MAX_SHORT_BYTES} bytes (got {len(message.payload)})")
@@ -257,6 +257,8 @@ class WatchedBoard:
             self._will_counts_at = self._back_by if message.is_retained else message.received_at + STOP_S
             return
         self._documents[topic] = document
+        if not message.is_retained:
+            self._heard_at = message.received_at
         if topic == "health":
             sent_at = time_at(document, "ts")
             is_known = sent_at is not None and sent_at <= wall + CLOCK_TOLERANCE_S
@@ -367,7 +369,10 @@ class WatchedBoard:
         self, level: BoardLevel, alarms: tuple[tuple[str, Document], ...], now: float, heard_until: float
     ) -> Iterator[str]:
         if self._is_lost(heard_until):
-            yield f"last heard {duration(now - self._heard_at)} ago, and its broker has lost what it said"
+            ages_s = (None if self._heard_at is None else now - self._heard_at, self._age_s(now))
+            heard_s = min((age_s for age_s in ages_s if age_s is not None), default=None)
+            when = "it is unknown when it was last heard" if heard_s is None else f"last heard {duration(heard_s)} ago"
+            yield f"{when}, and its broker has lost what it said"
             return
         if level is BoardLevel.UNKNOWN and self._is_awaited(heard_until):
             yield _not_heard_yet(is_connected=self._back_by < math.inf)

@@ -117,8 +117,8 @@ class Feed:
         self._site.settle()
         return self._site.rows(now := time.monotonic(), now)
 
-    def remember(self, ages_s: Mapping[str, float]) -> None:
-        """Keeps boards that were heard so many seconds ago, before this process."""
+    def remember(self, ages_s: Mapping[str, float | None]) -> None:
+        """Keeps boards that were heard so many seconds ago, before this process; None if that is unknown."""
         for device, age_s in ages_s.items():
             self._site.remember(device, time.monotonic(), age_s)
 

@@ -231,6 +231,18 @@ def test_a_board_is_kept_when_its_broker_comes_back_without_it(bus: Bus) -> None
     assert bus.level(126) is BoardLevel.OK
 
 
+def test_what_the_broker_says_for_a_board_does_not_count_as_hearing_it(bus: Bus) -> None:
+    bus.say(0, "state", boards.will(), retained=True)
+    bus.say(5, "state", boards.will())
+    assert bus.level(10) is BoardLevel.OFFLINE
+    bus.site.on_connected(1100.0)
+    assert bus.row(121).why == ("it is unknown when it was last heard, and its broker has lost what it said",)
+    bus.say(130, "state", boards.state(), retained=True)
+    bus.say(130, "health", boards.health(at=WALL + 60), retained=True)
+    bus.site.on_connected(1140.0)
+    assert bus.row(161).why == ("last heard 101 s ago, and its broker has lost what it said",)
+
+
 def test_a_board_that_an_earlier_process_heard_is_kept_until_it_is_removed(bus: Bus) -> None:
     bus.site.remember("board1", 1000.0, 600.0)
     bus.site.on_connected(1000.0)
