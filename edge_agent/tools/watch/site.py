@@ -395,7 +395,7 @@ class WatchedBoard:
             return "no health on the bus"
         age_s = self._age_s(now)
         if age_s is None:
-            return "the age of its last health is unknown, because its clock differs from this machine's"
+            return "the age of its last health is unknown, because its clock is unset or ahead of this machine's"
         due = f", due every {duration(self._interval_s)}" if level is BoardLevel.STALE else ""
         return f"last health {duration(age_s)} ago{due}"
 
