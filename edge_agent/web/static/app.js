@@ -104,7 +104,8 @@ function skip(event) {
 }
 
 function head() {
-  const asOf = live.at == null ? t("as_of.none") : t("as_of", { time: clock(live.at) });
+  // Without the broker, what is shown is older than the server's answer; a bar says since when.
+  const asOf = !live.broker.is_connected ? null : live.at == null ? t("as_of.none") : t("as_of", { time: clock(live.at) });
   return h("div", { class: "head", key: "head" },
     h("span", { class: "site", key: "site" }, live.session?.site ?? "edge-agent"),
     h("ul", { class: "counts", "aria-label": t("counts"), key: "counts" },
