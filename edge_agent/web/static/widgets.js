@@ -85,7 +85,7 @@ export function loginAddress() {
   return `login?back=${encodeURIComponent(location.hash)}`;
 }
 
-// "since 12:01 (4 min)", or that it began before the server was started.
+// "since 12:01 (4 min)", or that nobody knows when it began, such as a board whose clock is unset.
 export function since(at) {
   if (at == null) return t("since.unknown");
   return t("since", { time: moment(at, now()), length: duration(ageOf(at)) });
