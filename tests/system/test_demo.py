@@ -9,13 +9,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from edge_agent.signals.sparkplug import decode
 from edge_agent.tools.demo import broker as broker_module
 from edge_agent.tools.demo.broker import BrokerError, free_port, start_broker
-from edge_agent.tools.demo.demo import PUMPS, READINGS_PER_PUMP, TOPICS, _page, chosen_readings, demo
+from edge_agent.tools.demo.demo import (
+    AUDIT_RATE,
+    PUMPS,
+    READINGS_PER_PUMP,
+    TOPICS,
+    TRIAGE,
+    _page,
+    chosen_readings,
+    demo,
+)
 from edge_agent.tools.demo.pumps import SparkplugPump
 from tests.conftest import NEEDS_CLIENTS
 from tests.docs.pages import sample
@@ -99,6 +109,31 @@ def test_the_page_is_on_the_port_that_is_named(tmp_path: Path, capsys: pytest.Ca
     port = free_port()
     with _page(free_port(), tmp_path, port):
         assert f"The page is at http://127.0.0.1:{port}/" in capsys.readouterr().out
+
+
+def test_the_page_has_all_checks_that_the_board_waits_for(cache: Path) -> None:
+    address = f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "edge_agent", "demo", "--keep", "--web", "--web-port", address.rpartition(":")[2]]
+    command += ["--work", str(cache / "edge-agent" / "demo")]
+    heard = set[float | None]()
+
+    def has_heard_health() -> bool:
+        """Whether the page has heard several documents, because a single one may have overtaken a check."""
+        board = httpx.get(f"{address}/api/v1/boards/board1").json().get("board", {})
+        heard.add(board.get("health_at"))
+        return len(heard - {None}) > 2
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert any(address in line for line in process.stdout)
+            wait_until(has_heard_health, "the page has heard the board's health")
+            assert httpx.get(f"{address}/api/v1/checks").json()["not_here"] == []
+            tasks = httpx.get(f"{address}/api/v1/boards/board1").json()["tasks"]
+            assert [task["audit_rate"] for task in tasks if task["name"] == TRIAGE] == [AUDIT_RATE]
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
 
 
 @NEEDS_CLIENTS

@@ -187,7 +187,7 @@ def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool, web: bool,
     broker = start_broker(port, folder)
     try:
         config = folder / "config.toml"
-        config.write_text(_config(bundle, broker.port, web=web), encoding="utf-8")
+        config.write_text(_config(bundle, broker.port), encoding="utf-8")
         schema = json.dumps(tasks()[DIAGNOSIS]["schema"], indent=2)
         (folder / "diagnosis.schema.json").write_text(schema, encoding="utf-8")
         _print(f"broker     {broker.name} on 127.0.0.1:{broker.port}")
@@ -203,6 +203,10 @@ def _run(bundle: Path, folder: Path, port: int | None, *, keep: bool, web: bool,
             _print_health(sensors)
             if keep:
                 _print_commands(config, broker)
+                if web:
+                    # Not earlier, because the page would miss checks from before its start.
+                    config.write_text(_config(bundle, broker.port, web=True), encoding="utf-8")
+                    agent.send_signal(signal.SIGHUP)
                 with _page(broker.port, folder, web_port) if web else nullcontext():
                     _stay_up(agent, sensors if web else None)
             return 0 if are_all_ok else 1
