@@ -142,8 +142,10 @@ class Guard:
             raise ProblemError(403, "origin", f"Origin: {shown(origin)} is not this page")
         content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         is_ask = scope["path"].startswith("/api/v1/ask/")
-        if content_type != JSON_TYPE and not (is_ask and content_type == "text/plain"):
-            raise ProblemError(415, "content_type", f"Content-Type should be {JSON_TYPE} (got {shown(content_type)})")
+        types = (JSON_TYPE, "text/plain") if is_ask else (JSON_TYPE,)
+        if content_type not in types:
+            wanted = " or ".join(types)
+            raise ProblemError(415, "content_type", f"Content-Type should be {wanted} (got {shown(content_type)})")
 
     def _client(self, scope: Scope, headers: Headers) -> str:
         """The address of the client, also behind the proxy."""

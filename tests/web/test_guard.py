@@ -87,6 +87,15 @@ def test_a_write_that_another_page_could_send_is_refused(headers: dict[str, str]
     assert response.status_code in (403, 415)
 
 
+@pytest.mark.parametrize(
+    ("path", "types"), [("seen", "application/json"), ("ask/board1/triage", "application/json or text/plain")]
+)
+def test_a_refused_content_type_is_told_which_ones_are_taken(path: str, types: str) -> None:
+    response = Page().client.post(f"/api/v1/{path}", content="1", headers={**WRITE, "Content-Type": "text/csv"})
+    assert response.status_code == 415
+    assert response.json()["error"]["message"] == f'Content-Type should be {types} (got "text/csv")'
+
+
 def test_other_methods_are_refused() -> None:
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
         assert Page().client.request(method, "/api/v1/session", headers=WRITE).status_code == 405
