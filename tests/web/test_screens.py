@@ -606,6 +606,18 @@ def test_a_page_that_lacks_all_checks_says_so_instead_of_that_there_is_nothing_t
     )
 
 
+def test_the_wall_view_leaves_out_advice_and_says_how_many_boards_do_not_fit(world: World, view: Page) -> None:
+    view.set_viewport_size({"width": 1920, "height": 1080})
+    view.goto(f"{world.page.url}/?wall#/boards?level=all")
+    below = view.locator(".below")
+    expect(view.locator("tbody")).to_contain_text(FINE[1])
+    expect(view.get_by_text("What to do:").first).to_be_hidden()
+    expect(below).to_have_count(0)
+    view.set_viewport_size({"width": 1920, "height": 300})
+    expect(below).to_contain_text(re.compile(r"^\d+ more boards? do(es)? not fit on this screen$"))
+    assert axe_violations(view) == []
+
+
 def test_that_boards_may_be_missing_is_said_above_their_list_alone(world: World, view: Page) -> None:
     changes = world.page.get("changes")
     hint = {"hint": "nothing", "hint_code": "not_retained"}

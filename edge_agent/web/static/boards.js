@@ -15,6 +15,7 @@ import {
   note,
   severityMark,
   since,
+  todoView,
   URGENT,
   whyView,
 } from "./widgets.js";
@@ -27,6 +28,7 @@ const FILTERS = {
   all: () => true,
 };
 const LIST = ".boards-list";
+const BELOW_PX = 64; // The height of the line on the wall that says how many rows are below.
 
 export function boardsScreen({ route, redraw }) {
   let shown = []; // Devices as last sorted.
@@ -107,7 +109,8 @@ export function boardsScreen({ route, redraw }) {
                 calm.map((board) => h("li", { key: board.device }, link(boardAddress(board.device), {}, board.device))),
               ))
           : null),
-      pools()];
+      pools(),
+      isWall ? below() : null];
   }
 
   function filterLink(name) {
@@ -140,6 +143,14 @@ function groups() {
         severityMark(severity),
         ` ${nameWords(name)}: ${t("n_boards", { n: alarms.length })} `,
         link("alarms", {}, t("show")))));
+}
+
+// How many rows had no room when last drawn, because a screen on a wall has no mouse to scroll with.
+function below() {
+  const bottoms = [...document.querySelectorAll(`${LIST} tbody tr`)].map((row) => row.getBoundingClientRect().bottom);
+  if (!(bottoms.at(-1) > innerHeight)) return null;
+  const n = bottoms.filter((bottom) => bottom > innerHeight - BELOW_PX).length;
+  return h("p", { class: "below", key: "below" }, t("boards.below", { n }));
 }
 
 function table(rows) {
@@ -185,9 +196,7 @@ function whyLines(board) {
         nameWords(alarm.name),
         alarm.since == null ? "" : `, ${t("alarm.for", { length: duration(ageOf(alarm.since)) })}`,
         ". ",
-        h("b", null, t("todo")),
-        " ",
-        alarmAdvice(alarm.name),
+        todoView(alarmAdvice(alarm.name)),
         " ",
         smallPrint(alarm.message))),
     whyView(board),

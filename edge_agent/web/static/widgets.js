@@ -132,9 +132,13 @@ export function whyView(board) {
   const known = phrases.map((phrase) => ({ phrase, ...splitPhrase(phrase) }));
   return h("p", { key: "#why", class: "why" },
     known.map(({ phrase, words }) => words + (phrase === "promise-unproven" ? progressWords(board) : "")).join("; "),
-    todos.length ? [" ", h("b", null, t("todo")), " ", todos.map((key) => t(key)).join(" ")] : null,
+    todos.length ? todoView(todos.map((key) => t(key)).join(" ")) : null,
     " ",
     smallPrint(known.map(({ said }) => said).filter(Boolean).join("; ")));
+}
+
+export function todoView(advice) {
+  return h("span", { class: "todo" }, " ", h("b", null, t("todo")), " ", advice);
 }
 
 function progressWords({ unproven }) {
