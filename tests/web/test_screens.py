@@ -618,6 +618,21 @@ def test_the_wall_view_leaves_out_advice_and_says_how_many_boards_do_not_fit(wor
     assert axe_violations(view) == []
 
 
+def test_answers_that_take_long_are_counted_in_seconds(world: World, view: Page) -> None:
+    changes = world.page.get("changes")
+    board = next(board for board in changes["boards"] if board["device"] == FINE[0])
+    view.route("**/api/v1/changes*", lambda route: route.fulfill(json=changes))
+    for p95_ms, words in ((9_999, "9999 ms"), (28_044, "28 s"), (None, "–")):
+        board["p95_ms"] = p95_ms
+        view.goto(f"{world.page.url}/#/boards?level=all")
+        view.reload()
+        row = view.locator("tbody tr", has_text=FINE[0])
+        expect(row.locator(".p95")).to_have_text(words)
+        row.get_by_role("link").click()
+        figure = view.locator(".figure", has_text="95 % answered within")
+        expect(figure.locator("dd")).to_have_text([words] if p95_ms else [])
+
+
 def test_that_boards_may_be_missing_is_said_above_their_list_alone(world: World, view: Page) -> None:
     changes = world.page.get("changes")
     hint = {"hint": "nothing", "hint_code": "not_retained"}

@@ -9,6 +9,7 @@ import {
   alarmAdvice,
   checkAddress,
   figure,
+  latency,
   levelMark,
   link,
   note,
@@ -104,7 +105,7 @@ function figures(board) {
     figure(t("figure.temperature"), board.soc_c, "°C", 1),
     figure(t("figure.headroom"), board.headroom_c, "°C", 1),
     figure(t("figure.queue"), board.queue?.[0] == null ? null : queueText(board.queue)),
-    figure(t("figure.p95"), board.p95_ms, "ms"),
+    figure(t("figure.p95"), ...latency(board.p95_ms)),
     figure(t("figure.speed"), board.tok_s, t("unit.tokens"), board.tok_s < 100 ? 1 : 0),
     figure(t("figure.watts"), board.watts, "W", 1)].filter(Boolean);
   return known.length ? h("dl", { class: "figures" }, known) : null;

@@ -10,6 +10,7 @@ import {
   isHeld,
   isInUse,
   isWall,
+  latency,
   levelMark,
   link,
   note,
@@ -165,6 +166,7 @@ function table(rows) {
 }
 
 function row(board) {
+  const [p95, unit] = latency(board.p95_ms);
   const cell = (name, text) => h("td", { class: `number ${name}`, key: name, "data-name": t(`column.${name}`) }, text);
   return h("tr", { key: board.device, class: board.level },
     h("td", { class: "level-cell" },
@@ -174,7 +176,7 @@ function row(board) {
     h("td", { class: "why" }, whyLines(board.was)),
     cell("temperature", board.soc_c == null ? UNKNOWN : `${number(board.soc_c)} °C`),
     cell("queue", queueText(board.queue)),
-    cell("p95", board.p95_ms == null ? UNKNOWN : `${number(board.p95_ms)} ms`),
+    cell("p95", p95 == null ? UNKNOWN : `${number(p95)} ${unit}`),
     cell("age", duration(ageOf(board.health_at))));
 }
 

@@ -99,6 +99,11 @@ export function figure(name, value, unit = "", digits = 0) {
     h("dd", null, text, !unit ? null : h("span", { class: "unit" }, ` ${unit}`)));
 }
 
+// A time that a board gave in milliseconds, as value and unit: from 10 s on in seconds, which people read more easily.
+export function latency(ms) {
+  return ms >= 10_000 ? [ms / 1000, t("unit.s")] : [ms, "ms"];
+}
+
 // The active alarms grouped by name, on boards from the worst.
 export function alarmsByName() {
   const named = new Map();
