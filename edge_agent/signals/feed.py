@@ -240,11 +240,14 @@ class Feed:
             self._dropped, self._dropped_at = self._buffer.dropped, now
             if self._has_held_values:
                 if self._reconnects_at == math.inf:
-                    log.warning("messages dropped total=%d, so values that hold may be wrong", self._dropped)
+                    log.warning(
+                        "messages dropped total=%d, so held values may be wrong until it reconnects", self._dropped
+                    )
                 self._reconnects_at = now + self._calm_s
         elif now >= self._reconnects_at:
             # What the new connection brings may be too much, too.
             self._reconnects_at, self._calm_s = math.inf, min(2 * self._calm_s, MAX_CALM_S)
+            log.info("reconnecting, because messages were dropped")
             self.link.reconnect()
 
     def _log_offenders(self, table: SignalTable) -> None:
