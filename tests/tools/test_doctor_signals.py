@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from edge_agent.core.signal_tables import SignalsTable
 from edge_agent.signals.signal_table import new_table
 from edge_agent.tools.client import Client
 from edge_agent.tools.doctor.check import Check, Verdict
-from edge_agent.tools.doctor.signals import Heard, signals_checks, table_checks, trained_checks
+from edge_agent.tools.doctor.signals import Heard, listen, signals_checks, table_checks, trained_checks
 from tests.helpers.processes import Mosquitto, free_port
 from tests.helpers.sparkplug import Payload
 from tests.helpers.support import config
@@ -112,7 +113,44 @@ def test_fields_that_the_trained_model_misses_are_named() -> None:
     assert not [*trained_checks(settings, {"t": ["vib.last"], "u": ["x"]})]
 
 
-def test_listening_ends_once_each_value_was_read(tmp_path: Path) -> None:
+def seconds_of_listening(*values: tuple[str, float, float], settings: Config | None = None) -> float:
+    """How long it listens to values, each with its name, the time of its first message, and the seconds between two."""
+    table = (settings or config(TABLE)).signals["pump"]
+    times = {name: range(round(10 * first), 600, round(10 * every)) for name, first, every in values}
+    arriving = sorted((tenths / 10, name) for name, all_tenths in times.items() for tenths in all_tenths)
+    heard_at = 0.0
+
+    def messages() -> Iterator[Message]:
+        nonlocal heard_at
+        for heard_at, name in arriving:
+            payload = b'{"value":2}' if name.endswith("temp") else b"1"
+            yield Message(topic=f"plant/{name}", payload=payload, qos=0, packet_id=0, received_at=1000.0 + heard_at)
+
+    listen([Heard(table, new_table("pump", table))], messages())
+    return heard_at
+
+
+def test_listening_ends_once_each_machine_has_had_each_value() -> None:
+    often = (("a/vib", 0.0, 1.0), ("b/vib", 0.5, 1.0), ("a/temp", 2.0, 10.0))
+    assert 5 < seconds_of_listening(*often, ("b/temp", 3.0, 10.0)) < 7
+    assert 9 < seconds_of_listening(*often, ("b/temp", 9.0, 10.0)) < 15
+    assert seconds_of_listening(*often) > 59
+
+
+def test_listening_does_not_end_while_new_machines_come() -> None:
+    often = (("a/vib", 0.0, 1.0), ("a/temp", 1.0, 4.0))
+    assert 8 < seconds_of_listening(*often, ("b/vib", 4.0, 30.0), ("b/temp", 4.0, 30.0)) < 11
+    assert 33 < seconds_of_listening(*often, ("b/vib", 4.0, 60.0), ("b/temp", 33.0, 60.0)) < 39
+
+
+def test_listening_does_not_wait_until_each_machine_has_had_an_optional_value() -> None:
+    optional = config(TABLE.replace("path", "optional = true, path"))
+    values = (("a/vib", 0.0, 1.0), ("b/vib", 0.5, 1.0), ("a/temp", 2.0, 10.0))
+    assert 5 < seconds_of_listening(*values, settings=optional) < 7
+    assert seconds_of_listening(*values[:2], settings=optional) > 59  # Its topic may be wrong.
+
+
+def test_listening_ends_when_its_time_is_over(tmp_path: Path) -> None:
     port = free_port()
     with Mosquitto(tmp_path, port):
         settings: Config = config(f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\n{TABLE}')

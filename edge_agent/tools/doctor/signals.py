@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -16,6 +16,7 @@ from edge_agent.core.wording import cut, printable, shown
 from edge_agent.models.bundle import trained_fields
 from edge_agent.models.record import in_force
 from edge_agent.signals import values
+from edge_agent.signals.machine import Machine
 from edge_agent.signals.signal_table import SignalTable, new_table
 from edge_agent.signals.source import NotTakenError
 from edge_agent.signals.sparkplug_source import address_of
@@ -25,6 +26,8 @@ from edge_agent.tools.doctor.check import Check, failed, good, warning
 # Most plants publish every value at least once a minute.
 LISTEN_S = 60.0
 _WAIT_S = 3.0
+# How long no new machine must have come before listening may end.
+_QUIET_S = 5.0
 # How long to listen for the nodes of other groups, if a table hears none of its own.
 _NODES_S = 10.0
 _MAX_NAMED = 5
@@ -90,8 +93,15 @@ class Heard:
 
     @property
     def is_complete(self) -> bool:
-        """Whether each value was taken at least once."""
+        """Whether each value was taken at least once, and each machine has had those that it needs."""
+        if any(map(self.lacking, self.table.machines.values())):
+            return False
         return all(self.by_value.get(name, _Value()).taken or name in self.arrived for name in self.config.values)
+
+    def lacking(self, machine: Machine) -> list[str]:
+        """The values that a machine needs and has not had."""
+        required = (name for name, value in self.config.values.items() if not value.optional)
+        return [name for name in required if machine.tracks[name].arrived_at is None]
 
     @property
     def lacks_nodes(self) -> bool:
@@ -116,11 +126,7 @@ def signals_checks(config: Config, *, listen_s: float = LISTEN_S) -> Iterator[Ch
     with Client(client_id, config.mqtt, filters) as client:
         if not client.connect(_WAIT_S):
             return
-        for message in client.messages(listen_s):
-            for each in heard.values():
-                each.receive(message, time.time())
-            if all(each.is_complete for each in heard.values()) and time.monotonic() - began > _WAIT_S:
-                break
+        listen(heard.values(), client.messages(listen_s))
         refused = {text: why for text, why in client.link.subscriptions.answers.items() if why}
     if refused:
         text, why = next(iter(refused.items()))
@@ -136,6 +142,20 @@ def signals_checks(config: Config, *, listen_s: float = LISTEN_S) -> Iterator[Ch
         each.elsewhere = followed - each.table.machines.keys()
         yield from table_checks(name, each, seconds)
     yield from trained_checks(config, trained_fields(in_force(config)))
+
+
+def listen(tables: Collection[Heard], messages: Iterable[Message]) -> None:
+    """Gives the messages to all tables until each is complete, and no new machine has come for _QUIET_S."""
+    machines, look_at = 0, 0.0
+    for message in messages:
+        for each in tables:
+            each.receive(message, time.time())
+        number = sum(len(each.table.machines) for each in tables)
+        # Not after each message, because there may be a thousand machines.
+        if number > machines or message.received_at >= look_at:
+            if number == machines and all(each.is_complete for each in tables):
+                return
+            machines, look_at = number, message.received_at + _QUIET_S
 
 
 def _sparkplug_nodes(client_id: str, config: Config, listen_s: float) -> list[str]:
@@ -230,11 +250,10 @@ def _metric_checks(where: str, name: str, metric: str, heard: Heard, seconds: fl
 def _machine_checks(key: str, heard: Heard, seconds: float) -> Iterator[Check]:
     # A value that no machine has is reported by its own check.
     known = heard.arrived - heard.table.source.metric_faults.keys()
-    known -= {name for name, value in heard.config.values.items() if value.optional}
     lacking = [
         f"{shown(name)} had no {', '.join(missing)}"
         for name, machine in sorted(heard.table.machines.items())
-        if (missing := [value for value, track in machine.tracks.items() if not track.arrived_at and value in known])
+        if (missing := [value for value in heard.lacking(machine) if value in known])
     ]
     if lacking:
         found = f"{key}: in {seconds:.0f} s of listening, {_listed(lacking, '; ')}"
