@@ -90,10 +90,11 @@ class Track:
         if self.value is not None:
             self.value, self._cause, self._passed_over = None, cause, ""
 
-    def why_lacking(self, now: float) -> str:
+    def why_lacking(self, now: float, min_coverage: float) -> str:
         """Why it prevents a reading now, in words for people."""
         if self.value is not None:
-            return "known for too short a time"
+            percent = math.floor(100 * self.window.coverage(now))
+            return f"known for only {percent} % of the window (min_coverage {min_coverage:g})"
         last = f"its last message {self._passed_over}" if self._passed_over else ""
         cause = last if last and self._cause in {_NOT_YET, _SINCE_START, SINCE_LOST} else self._cause
         if self.arrived_at is None:
@@ -162,7 +163,7 @@ class Machine:
     def incomplete_reading(self, lacking: Sequence[str], trigger: str, now: float) -> Reading:
         """Stands for a reading that cannot be made, so that it is refused with the reason."""
         is_repeated, self.was_complete = not self.was_complete, False
-        causes = (f"{name}: {self.tracks[name].why_lacking(now)}" for name in lacking)
+        causes = (f"{name}: {self.tracks[name].why_lacking(now, self._config.min_coverage)}" for name in lacking)
         return Reading(self._table, self.name, trigger, now, {}, tuple(causes), is_repeated)
 
     def input(self, now: float) -> dict[str, dict[str, float | None]]:

@@ -89,7 +89,7 @@ def test_a_reading_that_cannot_be_made_says_why() -> None:
         return machine.incomplete_reading(machine.lacking(START + at), "every", START + at).lacking
 
     send(pumps, "plant/a/vib", '{"v":1}', 0)
-    assert causes(1) == ("vib: known for too short a time", "temp: missing: no message yet")
+    assert causes(1) == ("vib: known for only 1 % of the window (min_coverage 0.5)", "temp: missing: no message yet")
     send(pumps, "plant/a/temp", 70, 0)
     send(pumps, "plant/a/vib", '{"v":null}', 40)
     assert causes(41) == ("vib: missing: its last message has no usable number: null",)
@@ -252,7 +252,7 @@ def test_a_retained_message_without_a_number_is_named() -> None:
     pumps.on_connection_lost(START + 1)
     send(pumps, "plant/a/vib", "ERR", 2, is_retained=True)
     vib = pumps.machines["a"].tracks["vib"]
-    assert vib.why_lacking(START + 3) == 'missing: its last message has no usable number: "ERR"'
+    assert vib.why_lacking(START + 3, 0.5) == 'missing: its last message has no usable number: "ERR"'
 
 
 def test_a_lost_connection_ends_all_values_and_is_a_gap_in_the_window() -> None:
@@ -338,7 +338,7 @@ def test_a_number_out_of_its_range_is_counted_and_makes_the_value_missing() -> N
         send(pumps, "plant/a/vib", payload, 1)
         assert pumps.not_taken == {"out-of-range": 1}
         assert pumps.machines["a"].lacking(START + 1) == ["vib"]
-        assert pumps.machines["a"].tracks["vib"].why_lacking(START + 1) == f"missing: {cause}"
+        assert pumps.machines["a"].tracks["vib"].why_lacking(START + 1, 0.5) == f"missing: {cause}"
         send(pumps, "plant/a/vib", "-40", 2)
         reading = pumps.machines["a"].input(START + 3)["vib"]
         assert (reading["last"], reading["min_1m"], reading["max_1m"]) == (-40, -40, 150)
@@ -353,7 +353,7 @@ def test_a_bad_quality_is_counted_and_makes_the_value_missing(quality: str) -> N
     assert rollers.not_taken == {"bad-quality": 1}
     assert rollers.source.offenders == {("gap", "bad-quality"): ("a", payload)}
     assert rollers.machines["a"].lacking(START + 1) == ["gap"]
-    assert rollers.machines["a"].tracks["gap"].why_lacking(START + 1) == f"missing: {quality} is a bad quality"
+    assert rollers.machines["a"].tracks["gap"].why_lacking(START + 1, 0.5) == f"missing: {quality} is a bad quality"
 
 
 def test_a_machine_whose_quality_was_never_good_is_followed() -> None:
