@@ -108,9 +108,12 @@ def _with_machine(kept: Sequence[_Heard], texts: Sequence[_Heard], levels: Seque
     """The proposal if these levels of the topics name the machine. `texts` are what cannot be a value."""
     candidates: dict[tuple[str, str], Candidate] = {}
     unused: dict[str, str] = {}  # Why something is left out, by where it was heard.
+    topics: dict[str, dict[str, str]] = {}
+    for value in (*kept, *texts):
+        if (machine := _machine(value.topic, levels)) is not None:
+            topics.setdefault(_pattern(value.topic, levels), {})[machine] = value.topic
     for value in kept:
-        parts = value.topic.split("/")
-        if levels and levels[-1] >= len(parts):
+        if (machine := _machine(value.topic, levels)) is None:
             unused[_where(value.topic, value.path)] = "the topic is too short to name a machine"
             continue
         pattern = _pattern(value.topic, levels)
@@ -119,7 +122,7 @@ def _with_machine(kept: Sequence[_Heard], texts: Sequence[_Heard], levels: Seque
         candidate.quality = candidate.quality or value.quality
         candidate.was_retained = candidate.was_retained or value.was_retained
         candidate.repeats += value.repeats
-        candidate.add("/".join(parts[level] for level in levels) or parts[0].lstrip("$") or "machine", value.contents)
+        candidate.add(machine, value.contents)
     for candidate in candidates.values():
         if not candidate.is_value:
             unused[_where(candidate.topic, candidate.path)] = _why_no_state(candidate)
@@ -129,12 +132,21 @@ def _with_machine(kept: Sequence[_Heard], texts: Sequence[_Heard], levels: Seque
     for part in _by_payload([candidate for candidate in candidates.values() if candidate.is_value]):
         values, machines, left_out = choose(part)
         machine = "/".join(f"{{{number}}}" for number in range(1, len(levels) + 1)) or min(machines, default="")
-        proposals.append(Proposal({} if machine == "{1}" else {"machine": machine}, values, machines, left_out))
+        keys = {} if machine == "{1}" else {"machine": machine}
+        proposals.append(Proposal(keys, values, machines, left_out, topics=topics))
     lines = [f"{where}: {why}" for where, why in sorted(unused.items())]
     if len(lines) > MAX_NAMED:
         lines[MAX_NAMED:] = [f"{len(lines) - MAX_NAMED} more values"]
     proposals[0].left_out.extend(lines)
     return replace(proposals[0], more=tuple(proposals[1:]))
+
+
+def _machine(topic: str, levels: Sequence[int]) -> str | None:
+    """The machine that these levels of a topic name; None if the topic is too short."""
+    parts = topic.split("/")
+    if levels and levels[-1] >= len(parts):
+        return None
+    return "/".join(parts[level] for level in levels) or parts[0].lstrip("$") or "machine"
 
 
 def _pattern(topic: str, levels: Sequence[int]) -> str:

@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,6 +124,8 @@ class Proposal:
     """What else the same topics may mean, if they do not tell which level names the machine."""
     more: tuple[Proposal, ...] = ()
     """Tables of machines that publish in another way."""
+    topics: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The topic of each machine by the filter for it, also where nothing in it is proposed."""
 
     @property
     def common_name(self) -> str:
@@ -146,6 +148,14 @@ class Proposal:
             (sorted(machines_of(group)), {name: value for name, value in values.items() if value in group})
             for group in kinds_of(values.values())
         ]
+
+    def filters_of(self, machines: Collection[str]) -> list[str]:
+        """The filters that find all topics of these machines, and none of others that were heard."""
+        filters = set[str]()
+        for wide, topics in self.topics.items():
+            own = {topic for machine, topic in topics.items() if machine in machines}
+            filters |= {wide} if len(own) == len(topics) else own
+        return sorted(filters)
 
     def tables(self, name: str) -> dict[str, dict[str, Any]]:
         """All tables by name, this one first."""

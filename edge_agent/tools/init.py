@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import itertools
 import json
 import os
 import secrets
@@ -107,11 +106,15 @@ class _Form:
         self._ask("site", _about(config.DeviceConfig, "site"))
         self._ask("device", _about(config.DeviceConfig, "id"), _host_name())
         self._ask("host", _about(config.MqttConfig, "host"), "localhost")
-        if self._options.discover is not None:
+        is_asking, is_discovering = sys.stdin.isatty(), self._options.discover is not None
+        if is_asking and is_discovering:
             self._discover()
         self._ask("model", _about(config.ModelConfig, "path"), ECHO_MODEL)
         self._ask("task", f"The name of a task of yours, such as pump-triage, or `{BUILT_IN_TASK}`.")
         self._fill_task()
+        # Without a terminal, a missing option is a fault, which is known before listening.
+        if is_discovering and not is_asking:
+            self._discover()
         if faults := self._faults():
             raise OptionError("; ".join(faults))
 
@@ -132,7 +135,7 @@ class _Form:
         lists = {key: ", ".join(values[key]) for key in table.init_keys if isinstance(values[key], list)}
         self._ask("system", _about(table, "system"), table.init_system and table.init_system.format(**lists))
         self._fill_examples(values.get("labels") or ())
-        if self._proposal is None:
+        if self._options.discover is None:
             self._ask("subscribe", f"{_about(table, 'subscribe')} Leave empty for none.")
 
     def _fill_examples(self, labels: Sequence[str]) -> None:
@@ -363,10 +366,9 @@ def found_lines(proposal: Proposal) -> Iterator[str]:
     # Topics of one level, such as `temp` and `pressure`, look like machines that have only one value each.
     if len(kinds) > 1 and any(len(kind) > 1 or len(values) > 1 for kind, values in kinds):
         yield f"warning: these look like {len(kinds)} kinds of machines; each kind needs a table and a task of its own:"
-        topics_of = [sorted({value.topic for value in values.values()}) for _, values in kinds]
-        are_apart = len({*itertools.chain(*topics_of)}) == sum(map(len, topics_of)) and "source" not in proposal.keys
-        for (kind, values), filters in zip(kinds, topics_of, strict=True):
-            only = f"; --discover {shlex.quote(','.join(filters))} finds only these" if are_apart else ""
+        for kind, values in kinds:
+            filters = shlex.quote(",".join(proposal.filters_of(kind)))
+            only = f"; --discover {filters} finds only these" if proposal.topics else ""
             yield f"  {listed(kind)}: {listed([*values])}{only}"
     elif all(value.is_optional for value in proposal.values.values()):
         yield "warning: no value is of all machines, so all are `optional`: is each of these really a machine?"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent import cli
+from edge_agent.core import topics
 from edge_agent.core.config import Config
 from edge_agent.core.kinds.classify import ClassifyTask
 from edge_agent.core.kinds.extract import ExtractTask
@@ -299,7 +300,31 @@ def test_two_kinds_of_machines_are_told_apart_with_a_filter_for_each() -> None:
         for kind, payload in payloads.items()
         for number in (1, 2)
     )
-    assert [*init.found_lines(propose(shared))][-1] == "  comp-1, comp-2: oil"
+    assert [*init.found_lines(propose(shared))][-1] == (
+        "  comp-1, comp-2: oil; --discover hall/comp-1/data,hall/comp-2/data finds only these"
+    )
+
+
+def test_the_filters_of_a_kind_find_all_topics_of_its_machines() -> None:
+    names = {"bell": [f"value_{number}" for number in range(9)], "winch": ["load"]}
+    values = [f"hall/{kind}-{number}/{name}" for kind in names for number in (1, 2) for name in names[kind]]
+    counted = [(f"hall/{machine}/hits", str(at).encode()) for machine in ("bell-1", "bell-2") for at in range(9)]
+    texts = [("hall/bell-1/lock", b"OK"), *((f"hall/{kind}-1/log", b"-") for kind in names), ("hall/bell-1/raw", b"{")]
+    plant = [*((topic, payload) for topic in values for payload in (b"2", b"1")), *counted, *texts]
+    heard = [Message(topic=topic, payload=text, qos=0, packet_id=0, received_at=0.0) for topic, text in plant]
+    *_, winches, bells = init.found_lines(propose(heard))
+    assert winches.endswith("; --discover hall/+/load,hall/winch-1/log finds only these")
+    filters = bells.removesuffix(" finds only these").split("--discover ")[1].split(",")
+    found = [message for message in heard if any(topics.matches(each, message.topic) for each in filters)]
+    assert found == [message for message in heard if "/bell-" in message.topic]
+    again = propose(found)
+    assert (again.machines, again.values["hits"].only_rises, len(again.values)) == (["bell-1", "bell-2"], True, 10)
+
+
+def test_what_is_missing_is_said_before_listening(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ((), ("--task", "t"), ("--task", "t", "--kind", "classify")):
+        assert cli.main(["init", *BOARD, *words, "--port", "1", "--discover", "#"]) == cli.EXIT_USAGE
+        assert "required, but missing" in capsys.readouterr().err
 
 
 def test_listening_proposes_the_values_of_a_plant(
