@@ -1,12 +1,12 @@
 """The loop of a promise, in one run: a person (playwright) answers audits on the page until a promise is proven.
 
 Then answers flow, sensors change their units, and the drop is seen. What was said on the page trains a model that is
-right more often. Exit code 1 unless all of that happens. --train-python names a Python with PyTorch.
+right more often. Exit code 1 unless all of that happens. --train-python names a Python that has this project with its
+extra train.
 """
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -268,11 +268,9 @@ def run(module: str, *words: str) -> str:
 
 
 def train(python: Path, folder: Path, rows: Path, out: Path, steps: int) -> None:
-    """Trains with this environment's packages behind those of the Python that has PyTorch."""
-    path = os.pathsep.join([str(ROOT), *(one for one in sys.path if one.endswith("site-packages"))])
     command = [str(python), "-m", "edge_convert", "train", "--tasks", str(folder / "old" / "config.toml")]
     command += ["--labelled", str(rows), "--out", str(out), "--steps", str(steps), "--any-accuracy"]
-    done = subprocess.run(command, cwd=ROOT, check=False, env={**os.environ, "PYTHONPATH": path})
+    done = subprocess.run(command, check=False)
     if done.returncode:
         raise SystemExit(f"edge-convert train ended with {done.returncode}")
 
