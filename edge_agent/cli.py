@@ -562,7 +562,7 @@ def _doctor(options: argparse.Namespace) -> int:
     except with --broker.
     With --host it reads no configuration: it checks whether that broker accepts that board, and reports on its agent.
     --config-only and --bundle do not go with it. --json does not go with --config-only.
-    Exit codes: 0 good, 1 a check failed, 64 usage, 78 bad configuration, with --config-only.
+    Exit codes: 0 good or only warnings, 1 a check failed, 64 usage, 78 bad configuration, with --config-only.
     """
     if options.host is None:
         refuse_without_host(options, "site", "device")

@@ -304,7 +304,7 @@ UNLOADED = {"state": "offline", "session": "s1", "reason": "model-load-failed: c
     [
         ({}, Verdict.WARNING, "has told the broker nothing"),
         ({"state": {"state": "stopped"}}, Verdict.WARNING, "is stopped"),
-        ({"state": {"state": "offline", "reason": "connection-lost"}}, Verdict.WARNING, "is offline (connection-lost)"),
+        ({"state": {"state": "offline", "reason": "connection-lost"}}, Verdict.FAILED, "is offline (connection-lost)"),
         ({"state": {"state": "offline", "reason": "starting"}}, Verdict.WARNING, "is offline (starting)"),
         ({"state": ONLINE, "health": {"session": "s1", "overall": "ok", "reasons": []}}, Verdict.GOOD, "is online, ok"),
         (
@@ -313,7 +313,7 @@ UNLOADED = {"state": "offline", "session": "s1", "reason": "model-load-failed: c
             "is online, critical; worker-crash-loop: the worker ended 3 times: read the log; model-not-loaded",
         ),
         # The alarm is from an earlier process.
-        ({"state": ONLINE, "alarm/disk-low": {**LOOP, "session": "s0"}}, Verdict.WARNING, "is online, without health"),
+        ({"state": ONLINE, "alarm/disk-low": {**LOOP, "session": "s0"}}, Verdict.WARNING, "said that it is online"),
         ({"state": UNLOADED, "health": CRITICAL}, Verdict.FAILED, "is offline (model-load-failed: cut off), critical"),
     ],
 )

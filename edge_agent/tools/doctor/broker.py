@@ -46,10 +46,7 @@ _TLS_ADVICE = {
 _MODEL_FAILED = "model-load-failed"
 _LOG_ADVICE = "read its log: journalctl -u edge-agent"
 _START_ADVICE = "`systemctl status edge-agent` on it says why it does not run"
-_STATE_ADVICE = {
-    "starting": "wait until its model is loaded; on a slow card the first load takes minutes",
-    "connection-lost": _LOG_ADVICE,
-}
+_START_WAIT_ADVICE = "wait until its model is loaded; on a slow card the first load takes minutes"
 # Alarms and states hold long paths.
 _MAX_CHARS = 400
 _LISTENER_ADVICE = (
@@ -251,8 +248,11 @@ def agent_check(retained: dict[str, dict[str, Any]]) -> Iterator[Check]:
         yield warning("agent", "it is stopped", f"unless this is intended, {_START_ADVICE}")
         return
     condition = cut(current if reason is None else f"{current} ({reason})", _MAX_CHARS)
-    if current == "offline" and reason in ("starting", "connection-lost"):
-        yield warning("agent", f"it is {condition}", _STATE_ADVICE[reason])
+    if current == "offline" and reason == "starting":
+        yield warning("agent", f"it is {condition}", _START_WAIT_ADVICE)
+        return
+    if current == "offline" and reason == "connection-lost":
+        yield failed("agent", f"it is {condition}", f"{_START_ADVICE}; if it hangs, restart it")
         return
     alarms = {
         topic.removeprefix("alarm/"): cut(str(document.get("message")), _MAX_CHARS)
@@ -262,7 +262,13 @@ def agent_check(retained: dict[str, dict[str, Any]]) -> Iterator[Check]:
     reasons = [name for name in texts_at(health, "reasons") if name not in alarms]
     faults = [*(f"{name}: {message}" for name, message in alarms.items()), *map(cut, reasons)]
     overall = health.get("overall") if health.get("session") == state.get("session") else None
-    found = "; ".join([f"it is {condition}" + (f", {cut(str(overall))}" if overall else ", without health"), *faults])
+    if overall:
+        found = "; ".join([f"it is {condition}, {cut(str(overall))}", *faults])
+    else:
+        # Its broker keeps what a board said that has died together with an earlier broker.
+        found = f"it said that it is {condition}, but its health is missing"
+        if faults:
+            found += f"; its last alarms: {'; '.join(faults)}"
     is_critical = current == "offline" or overall == "critical"
     if overall == "ok" and not is_critical:
         yield good("agent", found)
