@@ -234,7 +234,9 @@ LONG = (
     "system/test_watch.py",
     "contract/test_late_subscriber.py",
     "contract/test_model_switch.py",
+    "docs/test_models.py",
     "system/test_workers.py",
+    "system/test_demo.py",
     "web/test_answers_over_mqtt.py",
     "web/test_command.py",
 )
