@@ -208,10 +208,15 @@ class MqttLink:
         while self.is_connected and len(self.outbox) > 0 and time.monotonic() < deadline:
             idle.wait(0.01)
         self._client.disconnect()
-        # loop_stop() alone never returns while the broker is frozen.
-        stopper = threading.Thread(target=self._client.loop_stop, name=f"{self.client_id}-stop", daemon=True)
+        # loop_stop() never returns while the broker is frozen.
+        stopper = threading.Thread(target=self._end_network_thread, name=f"{self.client_id}-stop", daemon=True)
         stopper.start()
         stopper.join(max(0.5, deadline - time.monotonic()))
+
+    def _end_network_thread(self) -> None:
+        self._client.loop_stop()
+        # Otherwise the sockets that wake the thread stay open until the garbage collector finds the client.
+        self._client._reset_sockets()  # noqa: SLF001 - paho has no way to close them
 
     @property
     def is_network_thread_alive(self) -> bool:

@@ -89,6 +89,7 @@ class Caller:
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+        self._client._reset_sockets()  # paho has no other way to close the sockets that wake its thread
 
 
 def send_at_once(_client: object, _userdata: object, connection: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
@@ -108,6 +109,17 @@ def test_nothing_waits_for_tcps_acknowledgements_and_the_brokers_own_are_heard(t
         before = link.heard_at
         link.publish(Publication(topic="t", payload=b"x"))
         wait_until(lambda: link.heard_at > before, "the broker is heard")
+
+
+def test_a_stopped_link_has_no_open_sockets() -> None:
+    def sockets() -> int:
+        return len(psutil.Process().net_connections("tcp"))
+
+    before = sockets()
+    with started(port=free_port()) as (link, _):
+        assert sockets() > before
+    assert sockets() == before
+    assert not link.is_network_thread_alive
 
 
 @pytest.fixture
