@@ -128,7 +128,8 @@ class SignalsTable(Table):
     """The length of the window, in seconds. The names of fields say it, such as `mean_10m`."""
     features: Annotated[tuple[Feature, ...], Field(min_length=1, strict=False)] = DEFAULT_FEATURES
     """The features of each value in a reading: `last`; over the window, weighted by time, `mean`, `min`, `max`, `std`
-    and `slope` (per minute); `count`, the number of messages in it; `age_s`, the seconds since the last message."""
+    and `slope` (per minute); `count`, the number of messages in it; `age_s`, the seconds since the last message,
+    null if only a retained one has come."""
     every_s: Annotated[float, Field(ge=0, le=86_400, strict=False)] = 60.0
     """How often each machine gets a reading: 0.1 or more, or 0 for only when a trigger fires."""
     min_gap_s: Annotated[float, Field(ge=0, le=86_400, strict=False)] = 5.0

@@ -35,12 +35,13 @@ class Track:
 
     __slots__ = (
         *("_cause", "_max_age_s", "_passed_over", "_settled_at"),
-        *("arrived_at", "reference", "value", "was_above", "was_below", "window"),
+        *("arrived_at", "is_seeded", "reference", "value", "was_above", "was_below", "window"),
     )
 
     def __init__(self, window_s: float, max_age_s: float) -> None:
         self.value: float | None = None  # None while it is missing.
         self.arrived_at: float | None = None
+        self.is_seeded = False  # Whether the last message was a retained one, which may be old.
         self.window = Window(window_s)
         self.reference: float | None = None  # The centre of the dead band, from which a change is measured.
         self.was_above = self.was_below = False  # It has crossed the limit, and not yet returned by the hysteresis.
@@ -63,6 +64,7 @@ class Track:
         """Takes the value that a message has; None if the message says that there is none, for this cause."""
         self.settle(now)
         self.value, self.arrived_at, self._cause, self._passed_over = value, now, cause, ""
+        self.is_seeded = False
         if value is not None:
             self.window.sample(value, now)
 
@@ -71,17 +73,23 @@ class Track:
         self._passed_over = cause
 
     def latest(self, now: float) -> tuple[float | None, float | None]:
-        """The value, None while it is missing, and the seconds since it was last heard of. It changes no window."""
+        """The value, None while it is missing, and its age, None while it is unknown. It changes no window."""
         if self.arrived_at is None:
             return None, None
         age_s = now - self.arrived_at
-        return None if age_s >= self._max_age_s else _rounded(self.value), round(age_s, 1)
+        value = None if age_s >= self._max_age_s else _rounded(self.value)
+        return value, None if self.is_seeded else round(age_s, 1)
+
+    def age_s(self, now: float) -> float | None:
+        """Seconds since its last message; None while it is missing, or has come only as a retained message."""
+        is_known = self.value is not None and not self.is_seeded
+        return now - self.arrived_at if is_known and self.arrived_at is not None else None
 
     def seed(self, value: float | None, now: float, cause: str) -> None:
         """Takes a retained value unless a newer one is known. It holds from now on, but is no sample of the window."""
         if self.value is None:
             self.settle(now)
-            self.value, self.arrived_at, self._cause = value, now, cause
+            self.value, self.arrived_at, self._cause, self.is_seeded = value, now, cause, True
             self.reference = value if self.reference is None else self.reference
 
     def invalidate(self, now: float, cause: str) -> None:
@@ -100,7 +108,8 @@ class Track:
         if self.arrived_at is None:
             return f"missing: {cause}"
         age_s = now - self.arrived_at
-        since = f"{'no number' if last else 'silent'} for {age_s:.0f} s (max_age_s {self._max_age_s:g})"
+        least = "at least " if self.is_seeded else ""
+        since = f"{'no number' if last else 'silent'} for {least}{age_s:.0f} s (max_age_s {self._max_age_s:g})"
         if not cause:
             return f"{since}: {last}" if last else since
         return f"missing: {cause}" + (f"; {since}" if age_s > self._max_age_s else "")
@@ -172,7 +181,7 @@ class Machine:
     def _features_of(self, name: str, now: float) -> dict[str, float | None]:
         track, config = self.tracks[name], self._config
         known: dict[str, Any] = {"last": track.value}
-        known["age_s"] = None if track.value is None or track.arrived_at is None else now - track.arrived_at
+        known["age_s"] = track.age_s(now)
         features = config.features_of(name)
         if not MOMENTARY.issuperset(features):
             window = window_name(config.window_s)

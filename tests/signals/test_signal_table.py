@@ -233,17 +233,30 @@ def test_readings_are_as_frequent_as_every_s_even_if_the_gap_is_longer() -> None
 
 
 def test_retained_messages_seed_a_value_that_says_so_and_trigger_nothing() -> None:
-    values = {"vib": {"topic": "plant/+/vib", "retained": True, "features": ["last", "count"]}}
+    values = {"vib": {"topic": "plant/+/vib", "retained": True, "features": ["last", "count", "age_s"]}}
     pumps = table({**values, "temp": {"topic": "plant/+/temp"}}, trigger={"on_change": ["vib"]})
     assert send(pumps, "plant/a/vib", 5, 0, is_retained=True) == []
     assert send(pumps, "plant/a/temp", 70, 0, is_retained=True) == []
     assert pumps.waiting() == 1
     send(pumps, "plant/a/temp", 70, 1)
     (reading,) = pumps.advance(START + 11)
-    assert reading.input["vib"] == {"last": 5.0, "count_1m": 0.0}
+    assert reading.input["vib"] == {"last": 5.0, "count_1m": 0.0, "age_s": None}
+    assert pumps.machines["a"].tracks["vib"].latest(START + 11) == (5.0, None)
     send(pumps, "plant/a/vib", 6, 12)
     assert send(pumps, "plant/a/vib", 1, 13, is_retained=True) == []
     assert pumps.machines["a"].tracks["vib"].value == 6.0
+
+
+def test_a_retained_value_has_been_silent_for_longer_than_the_board_knows_it() -> None:
+    pumps = table({"vib": {"topic": "plant/+/vib", "retained": True, "max_age_s": 30}})
+    send(pumps, "plant/a/vib", 5, 0, is_retained=True)
+    vib = pumps.machines["a"].tracks["vib"]
+    vib.settle(START + 40)
+    assert vib.why_lacking(START + 40, 0.5) == "silent for at least 40 s (max_age_s 30)"
+    send(pumps, "plant/a/vib", 5, 41)
+    assert vib.latest(START + 43) == (5.0, 2.0)
+    vib.settle(START + 80)
+    assert vib.why_lacking(START + 80, 0.5) == "silent for 39 s (max_age_s 30)"
 
 
 def test_a_retained_message_without_a_number_is_named() -> None:
