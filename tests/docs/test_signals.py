@@ -6,6 +6,8 @@ import tomllib
 
 from edge_agent.core.signal_tables import SignalsTable, ValueTable
 from edge_agent.signals import values
+from edge_agent.signals.machine import Reading
+from edge_agent.signals.signal_table import new_table
 from tests.docs.pages import sample, samples, section, table
 
 
@@ -38,3 +40,15 @@ def test_the_features_that_are_shown_have_the_fields_beside_them() -> None:
     ((features, shown),) = re.findall(r"`features = (\[[^`]+\])` gives `(\{[^`]+\})`", text)
     values = {"vib": {"topic": "plant/+/vib", "features": json.loads(features)}}
     assert SignalsTable.model_validate({"values": values}).fields_of("vib") == [*json.loads(shown)]
+
+
+def test_the_number_of_a_cycle_makes_the_reading_except_for_the_first_one() -> None:
+    config = tomllib.loads(sample("signals", "toml", "cycle"))["signals"]["pump"]
+    config["values"]["vib"] = {"topic": "plant/+/vib", "features": ["last"]}
+    table = new_table("pump", SignalsTable.model_validate(config))
+    made = list[Reading]()
+    for cycle in range(3):
+        for topic in ("vib", "cycle"):
+            at = 1.8e9 + 10 * cycle
+            made += table.receive(f"plant/pump-7/{topic}", str(cycle).encode(), is_retained=False, now=at)
+    assert [reading.input["vib"]["last"] for reading in made] == [1.0, 2.0]
