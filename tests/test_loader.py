@@ -325,6 +325,10 @@ FAULTS = [
         )
         for key in ("after", "publish_every_s")
     ),
+    (
+        '[tasks.x]\nkind = "classify"\nlabels = ["a", "-"]\nreply = "output"\nno_output = "-"',
+        "tasks.x.labels: should not contain the text of `no_output`",
+    ),
     ('[tasks.x]\nkind = "generate"\nno_output = "-"', 'tasks.x.no_output: requires `reply = "output"`'),
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["a/+"]\npublish = "b/{2}"', "n from 1 to 1"),
     ('[tasks.x]\nkind = "generate"\nsubscribe = ["a/+/b"]\npublish = "b/+"', "tasks.x.publish: a topic must not"),

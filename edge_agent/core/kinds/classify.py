@@ -55,9 +55,11 @@ class ClassifyTask(AuditedTask):
 
     @field_validator("labels")
     @classmethod
-    def _check_labels(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_labels(cls, labels: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if not all(label.strip() for label in labels) or len(set(labels)) < len(labels):
             raise ValueError("should be distinct and not blank")
+        if info.data.get("no_output") in labels:
+            raise ValueError("should not contain the text of `no_output`, which says that there is no answer")
         return labels
 
     @field_validator("score_map")
