@@ -198,6 +198,8 @@ def publish_pattern_fault(pattern: str, wildcards: int) -> str | None:
     if fault := reply_topic_fault(sample_of_publish_pattern(pattern)):
         return fault
     for number in _PLACEHOLDER.findall(pattern):
+        if not wildcards:
+            return f"{{{number}}} stands for nothing, because there is a filter without a wildcard"
         if not 1 <= int(number) <= wildcards:
             return f"{{n}} stands for the n-th wildcard of every filter, with n from 1 to {wildcards}"
     return None

@@ -85,7 +85,7 @@ def rows(
         _report_log_end(faults, whole_log, kept, otherwise)
         has_windows = any(config.signals[table].has_windows for table in tables)
         if has_windows and _lacks_changes(kept, logbook, window_s):
-            rule = f"record_every_s = {window_s / 5:g} records more of them"
+            rule = f"every_s and record_every_s of at most {window_s / 5:g} record more of them"
             near = f"few rows are within {window_s:g} s after a start or an end"
             print(f"{near}, so a model may give no label then; {rule}")
     return 0
@@ -136,9 +136,10 @@ def _report_unknown_machines(
     found = f"{path}: no readings are recorded for {_listed(unknown)}"
     if is_rest_labelled:
         # The readings of a fault whose machine is mistyped would get the answer of the others.
-        near = sorted({name for each in unknown for name in get_close_matches(each, machines, 3, 0.4)} or machines)
+        near = sorted({name for each in unknown for name in get_close_matches(each, machines, 3, 0.4)})
+        others = f"similar names are {_listed(near)}" if near else f"there are some for {_listed(sorted(machines))}"
         rule = "correct the names, or remove these lines: --else requires it"
-        raise RowsError([f"{found}, but for {_listed(near)}; {rule}"])
+        raise RowsError([f"{found}; {others}; {rule}"])
     print(found, file=sys.stderr)
 
 

@@ -178,7 +178,11 @@ def test_a_mistyped_machine_does_not_make_its_fault_one_of_the_others(folder: Pa
     (folder / "faults.csv").write_text("machine,from,to,answer\npump7,2026-11-30T12:02:00Z,,worn\n", "utf-8")
     ended, written = rows(edge_agent, "--faults", "faults.csv", "--else", "normal")
     assert (ended.returncode, written) == (1, [])
-    assert 'no readings are recorded for "pump7", but for "pump-7"' in ended.stderr
+    assert 'no readings are recorded for "pump7"; similar names are "pump-7"; correct' in ended.stderr
+    (folder / "faults.csv").write_text("machine,from,to,answer\nlathe,2026-11-30T12:02:00Z,,worn\n", "utf-8")
+    ended, written = rows(edge_agent, "--faults", "faults.csv", "--else", "normal")
+    assert 'no readings are recorded for "lathe"; there are some for "pump-7"; correct' in ended.stderr
+    (folder / "faults.csv").write_text("machine,from,to,answer\npump7,2026-11-30T12:02:00Z,,worn\n", "utf-8")
     record(folder, [240], machine="pump7")
     ended, written = rows(edge_agent, "--faults", "faults.csv", "--else", "normal")
     assert ended.returncode == 0
