@@ -24,6 +24,7 @@ from edge_agent.commands.commands import Commands
 from edge_agent.core import pipe
 from edge_agent.core.clock import moment
 from edge_agent.core.config import Config
+from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.model import Model, ModelError
 from edge_agent.core.wording import cut, shown_path
 from edge_agent.inbox import Inbox, InboxEvent
@@ -146,7 +147,8 @@ class Agent:
         """Runs until a signal has drained the agent, or the model's files have changed."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        self._renderer.start(task.template for task in self._commands.config.tasks.values())
+        if any(task.template != DEFAULT_TEMPLATE for task in self._commands.config.tasks.values()):
+            self._renderer.start_process()
         self._delivery.start()
         self._learn_if_needed()
         if self._model_fault is not None:

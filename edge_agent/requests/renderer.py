@@ -12,14 +12,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_agent.core.bounded import OutOfBoundsError, bounded
 from edge_agent.core.environment import child_environment, keep_heap_small
-from edge_agent.core.kinds.task import DEFAULT_TEMPLATE
 from edge_agent.core.strict_json import compact_json
 from edge_agent.core.wording import how_ended
 from edge_agent.requests.templates import TemplateInputError, compiled, render
@@ -67,10 +66,9 @@ class Renderer:
         self._running: tuple[subprocess.Popen[bytes], socket.socket] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="renderer")
 
-    def start(self, templates: Iterable[str]) -> None:
-        """Starts the process if one of these templates needs it, so that no request waits for that."""
-        if any(template != DEFAULT_TEMPLATE for template in templates):
-            self._thread.submit(self.connection)  # If this fails, the first request reports why.
+    def start_process(self) -> None:
+        """Starts the process before it is needed, so that no request waits for that."""
+        self._thread.submit(self.connection)  # If this fails, the first request reports why.
 
     def ask(self, request: Request, template: str, value: object) -> None:
         """Renders it after those that were asked before, and delivers what became of it.

@@ -84,22 +84,26 @@ def test_a_template_gets_the_input_as_it_was_sent(renderer: Renderer) -> None:
         renderer.render("{{ input.rpm }}", {"hz": 1})
 
 
-@pytest.mark.parametrize(("templates", "starts"), [([DEFAULT_TEMPLATE], False), ([DEFAULT_TEMPLATE, "x"], True)])
-def test_a_process_starts_only_where_a_template_needs_one(templates: list[str], *, starts: bool) -> None:
+def test_a_process_that_was_started_before_serves_the_first_request() -> None:
     done: queue.Queue[Rendered] = queue.Queue()
     renderer = Renderer(done.put)
     renderer.render = lambda *_: f"{pid_of(renderer) is not None}"  # type: ignore[method-assign]
-    renderer.start(templates)
+    renderer.start_process()
     renderer.ask(REQUEST, "x", "y")
-    assert done.get(timeout=10).outcome == f"{starts}"
+    assert done.get(timeout=10).outcome == "True"
     renderer.stop()
     assert pid_of(renderer) is None
+
+
+def test_the_process_is_small_and_starts_quickly() -> None:
+    code = "import sys, edge_agent.requests.renderer; print('pydantic' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert loaded.strip() == "False"
 
 
 def test_a_template_that_takes_long_stops_nobody_who_asks_and_one_that_nobody_waits_for_is_skipped() -> None:
     done: queue.Queue[Rendered] = queue.Queue()
     renderer = Renderer(done.put)
-    renderer.start([])
     template, value, _ = GREEDY["words"]
     asked_at = time.monotonic()
     renderer.ask(REQUEST, template, value)
