@@ -38,10 +38,10 @@ demo-train: $(VENV)/train-ready
 pool-demo: setup
 	$(BIN)/python -m rigs.pool demo
 
-# Nine processes even on two cores, because the tests wait for brokers, wills and alarms a good part of their time. They
+# Six processes even on two cores, because the tests wait for brokers, wills and alarms a good part of their time. They
 # run in order, because xdist would start the files with few but slow tests last. They start hundreds of processes, each
 # of which would compile the source again where no bytecode may be kept.
-PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 9 --dist loadfile --no-loadscope-reorder
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder
 test: setup
 	$(PYTEST) --ignore tests/rigs --ignore tests/test_playbooks.py
 
