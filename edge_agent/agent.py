@@ -160,7 +160,7 @@ class Agent:
         self._connections.subscribe(self._commands.config)
         # Before the connection, because paho sends twice what is published while it connects.
         if last_end := self._run_note.begin():
-            log.warning("the previous run was not stopped: %s", last_end)
+            log.warning("the previous run did not end normally: %s", last_end)
             self._status.publish_event("agent-restarted", {"reason": last_end})
         self._connections.start()
         for part in (self._pool, self._feed):

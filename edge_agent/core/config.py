@@ -342,8 +342,8 @@ class HomeAssistantConfig(Table):
 
 
 class LogConfig(Table):
-    """The log on standard error. Of requests it quotes only ids, tasks and topics, and of signals that are not taken
-    the payload, each cut at 80 characters."""
+    """The log on standard error. Of requests it quotes only ids, tasks and topics; of `[signals]`, machines and the
+    payloads of values that are not taken. Each is cut at 80 characters."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The lowest severity that is logged. Each kind of line appears at most 50 times in ten minutes."""

@@ -75,8 +75,8 @@ class ValueTable(Table):
     optional: bool = False
     """`true`: readings are also made without it, with null in its place."""
     retained: bool = False
-    """`true`: a retained message gives the value until a new message comes, but fires no trigger. Default: retained
-    messages are ignored."""
+    """`true`: a retained message gives the value until a new message comes, for `max_age_s` at most, but fires no
+    trigger. Default: retained messages are ignored."""
     features: Annotated[tuple[Feature, ...], Field(min_length=1, strict=False)] | None = None
     """The features of this value in a reading. Default: the table's."""
     quality: JsonPath = ()
@@ -129,7 +129,7 @@ class SignalsTable(Table):
     features: Annotated[tuple[Feature, ...], Field(min_length=1, strict=False)] = DEFAULT_FEATURES
     """The features of each value in a reading: `last`; over the window, weighted by time, `mean`, `min`, `max`, `std`
     and `slope` (per minute); `count`, the number of messages in it; `age_s`, the seconds since the last message,
-    null if only a retained one has come."""
+    null while the value is that of a retained one."""
     every_s: Annotated[float, Field(ge=0, le=86_400, strict=False)] = 60.0
     """How often each machine gets a reading: 0.1 or more, or 0 for only when a trigger fires."""
     min_gap_s: Annotated[float, Field(ge=0, le=86_400, strict=False)] = 5.0

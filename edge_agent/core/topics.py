@@ -199,7 +199,7 @@ def publish_pattern_fault(pattern: str, wildcards: int) -> str | None:
         return fault
     for number in _PLACEHOLDER.findall(pattern):
         if not wildcards:
-            return f"{{{number}}} stands for nothing, because there is a filter without a wildcard"
+            return f"{{{number}}} stands for a wildcard, of which there should be one in each filter"
         if not 1 <= int(number) <= wildcards:
             return f"{{n}} stands for the n-th wildcard of every filter, with n from 1 to {wildcards}"
     return None

@@ -28,9 +28,9 @@ if TYPE_CHECKING:  # The process needs little of the agent.
 
 # A reading takes 0.05 ms on a PC, and a context of 131072 tokens 0.1 s. Other templates wait meanwhile.
 _CPU_S = 0.5
-# Twice what the longest text takes, in pieces and whole.
+# Twice what the longest text takes while its pieces are joined.
 _MEMORY_BYTES = 64_000_000
-# On a busy board, or while the program is read from a slow card. WatchdogSec= leaves more.
+# Enough for a busy board, or one that reads the program from a slow card. WatchdogSec= is longer.
 _ANSWER_S = 15.0
 
 
@@ -46,7 +46,7 @@ class Rendered:
     outcome: str | Exception
 
     def text(self, _template: str, _value: object) -> str:
-        """As `templates.render` for this request. Raises TemplateInputError; RendererError, OSError."""
+        """Takes the place of `templates.render`. Raises TemplateInputError, RendererError, OSError."""
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
@@ -78,7 +78,7 @@ class Renderer:
         self._thread.submit(self._render_for, request, template, value)
 
     def stop(self) -> None:
-        """Ends the thread and the process, and drops what was asked but is not there yet."""
+        """Ends the thread and the process, and drops requests that are not rendered yet."""
         self._thread.shutdown(wait=False, cancel_futures=True)
         self.end_process()
 
@@ -114,7 +114,7 @@ class Renderer:
         return answer["text"]
 
     def end_process(self) -> int:
-        """Ends the process, if there is one. Returns its exit code, also of one that has ended by itself."""
+        """Ends the process, if there is one. Returns its exit code, even if it has ended by itself."""
         if self._running is None:
             return 0
         (process, connection), self._running = self._running, None
@@ -154,7 +154,7 @@ def _serve() -> None:
 
 
 def _answer(template: str, value: object, topic: str | None) -> dict[str, str]:
-    # Once for each template, and not for the input, because a large one takes more than the limits.
+    # Compiled once, outside the limits, because a large template takes more than they allow.
     compiled(template)
     try:
         with bounded(cpu_s=_CPU_S, memory_bytes=_MEMORY_BYTES):

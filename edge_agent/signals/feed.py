@@ -172,7 +172,8 @@ class Feed:
             self._log_offenders(table)
             if table.refused and name not in self._full:
                 self._full.add(name)
-                log.warning("machine refused table=%s machine=%s: max_machines", name, shown(min(table.refused)))
+                why = "more than max_machines, or too long a name"
+                log.warning("machine refused table=%s machine=%s: %s", name, shown(min(table.refused)), why)
             if table.readings and name in self._unread:
                 self._unread.discard(name)
                 log.info("first reading table=%s", name)

@@ -12,7 +12,7 @@ from edge_agent.signals.source import Update
 from edge_agent.signals.window import Window
 
 EVERY = "every"
-# Causes that are no longer true once a message came, even one without the value.
+# Causes that are no longer true once a message has come, even one without the value.
 _NOT_YET, _SINCE_START = "no message yet", "no message since the agent was started"
 SINCE_LOST = "no message since the connection was lost"
 
@@ -41,7 +41,7 @@ class Track:
     def __init__(self, window_s: float, max_age_s: float) -> None:
         self.value: float | None = None  # None while it is missing.
         self.arrived_at: float | None = None
-        self.is_seeded = False  # Whether the last message was a retained one, which may be old.
+        self.is_seeded = False  # Whether the value is that of a retained message, whose age is unknown.
         self.window = Window(window_s)
         self.reference: float | None = None  # The centre of the dead band, from which a change is measured.
         self.was_above = self.was_below = False  # It has crossed the limit, and not yet returned by the hysteresis.
@@ -73,7 +73,7 @@ class Track:
         self._passed_over = cause
 
     def latest(self, now: float) -> tuple[float | None, float | None]:
-        """The value, None while it is missing, and its age, None while it is unknown. It changes no window."""
+        """The value, None while missing, and its age in seconds, None while unknown. Changes no window."""
         if self.arrived_at is None:
             return None, None
         age_s = now - self.arrived_at
@@ -81,7 +81,7 @@ class Track:
         return value, None if self.is_seeded else round(age_s, 1)
 
     def age_s(self, now: float) -> float | None:
-        """Seconds since its last message; None while it is missing, or has come only as a retained message."""
+        """Seconds since its last message; None while it is missing, or is that of a retained message."""
         is_known = self.value is not None and not self.is_seeded
         return now - self.arrived_at if is_known and self.arrived_at is not None else None
 
@@ -190,7 +190,7 @@ class Machine:
 
 
 def _fire(name: str, track: Track, value: float, trigger: TriggerTable) -> str | None:
-    """The trigger that a new value fires, for a message; None if it fires none."""
+    """The trigger that a new value fires, in words such as `vib above 7.1`; None if it fires none."""
     fired = None
     if name in trigger.on_change:
         if track.reference is None:

@@ -63,11 +63,11 @@ def rows(
         window_s = max(config.signals[table].window_s for table in tables)
         if faults is not None:
             if skipped:
-                print(f"{faults}: skipped {_listed(skipped)}, of which other tables have readings", file=sys.stderr)
+                print(f"{faults}: skipped {_listed(skipped)}, whose readings are in other tables", file=sys.stderr)
             _report_unknown_machines(faults, logbook.keys(), machines, is_rest_labelled=otherwise is not None)
             kept = list(labelled(kept, logbook, window_s=window_s, otherwise=otherwise))
             if not kept:
-                rule = f"no reading is in an interval of {faults}; --else gives the others an answer"
+                rule = f"no reading is in an interval of {faults}; --else labels the readings outside all intervals"
                 raise RowsError([f"no rows written: {rule}"])
         write_rows(out, kept, force=force)
     except RowsError as error:
@@ -85,7 +85,7 @@ def rows(
         _report_log_end(faults, whole_log, kept, otherwise)
         has_windows = any(config.signals[table].has_windows for table in tables)
         if has_windows and _lacks_changes(kept, logbook, window_s):
-            rule = f"every_s and record_every_s of at most {window_s / 5:g} record more of them"
+            rule = f"to record more of them, set every_s and record_every_s to {window_s / 5:g} or less, but not to 0"
             near = f"few rows are within {window_s:g} s after a start or an end"
             print(f"{near}, so a model may give no label then; {rule}")
     return 0
@@ -137,8 +137,8 @@ def _report_unknown_machines(
     if is_rest_labelled:
         # The readings of a fault whose machine is mistyped would get the answer of the others.
         near = sorted({name for each in unknown for name in get_close_matches(each, machines, 3, 0.4)})
-        others = f"similar names are {_listed(near)}" if near else f"there are some for {_listed(sorted(machines))}"
-        rule = "correct the names, or remove these lines: --else requires it"
+        others = f"similar names are {_listed(near)}" if near else f"those recorded are of {_listed(sorted(machines))}"
+        rule = "correct the names, or remove these lines, because --else would label the readings of a mistyped machine"
         raise RowsError([f"{found}; {others}; {rule}"])
     print(found, file=sys.stderr)
 
@@ -205,9 +205,9 @@ def labelled(
 ) -> Iterator[dict[str, Any]]:
     """The rows for which the log has an answer.
 
-    Nobody noted the exact minute of a start or an end, and late rather than early. So readings are left out for one
-    window before it, and for a part of one after it. Later ones have the new state: without them, no row would have a
-    window that covers a change, and a model would take all such readings for unlike training.
+    Starts and ends are rarely noted to the minute, and rather late than early. So readings are left out for one window
+    before each, and for a part of one after it. Later readings get the answer of the new state: without them, no row
+    would have a window that covers a change, and a model would take all such readings for unlike training.
 
     `otherwise` is the answer outside all intervals; None leaves those rows out.
     """

@@ -147,7 +147,7 @@ def test_publish_patterns_put_wildcards_in() -> None:
     [
         ("plant/{2}/x", 1, "from 1 to 1"),
         ("plant/{0}/x", 1, "from 1 to 1"),
-        ("plant/{1}/x", 0, "{1} stands for nothing, because there is a filter without a wildcard"),
+        ("plant/{1}/x", 0, "{1} stands for a wildcard, of which there should be one in each filter"),
         ("plant/+/x", 1, "wildcards"),
         ("", 1, "1 to 4096"),
         ("plant/{1}/triage/{2}", 2, "None"),

@@ -84,7 +84,7 @@ def test_a_template_gets_the_input_as_it_was_sent(renderer: Renderer) -> None:
         renderer.render("{{ input.rpm }}", {"hz": 1})
 
 
-def test_a_process_that_was_started_before_serves_the_first_request() -> None:
+def test_the_process_runs_before_the_first_request_is_rendered() -> None:
     done: queue.Queue[Rendered] = queue.Queue()
     renderer = Renderer(done.put)
     renderer.render = lambda *_: f"{pid_of(renderer) is not None}"  # type: ignore[method-assign]
@@ -95,7 +95,7 @@ def test_a_process_that_was_started_before_serves_the_first_request() -> None:
     assert pid_of(renderer) is None
 
 
-def test_the_process_is_small_and_starts_quickly() -> None:
+def test_the_process_does_without_pydantic() -> None:
     code = "import sys, edge_agent.requests.renderer; print('pydantic' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
     assert loaded.strip() == "False"

@@ -94,7 +94,7 @@ def test_the_first_machine_that_is_too_many_is_logged_once(tmp_path: Path, caplo
         plant.feed._resumes_at = 0.0
         plant.readings()
     logged = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
-    assert logged == ['machine refused table=pump machine="b": max_machines']
+    assert logged == ['machine refused table=pump machine="b": more than max_machines, or too long a name']
 
 
 def test_a_machine_is_saved_soon_after_its_first_reading(plant: Plant) -> None:

@@ -181,7 +181,7 @@ def test_a_mistyped_machine_does_not_make_its_fault_one_of_the_others(folder: Pa
     assert 'no readings are recorded for "pump7"; similar names are "pump-7"; correct' in ended.stderr
     (folder / "faults.csv").write_text("machine,from,to,answer\nlathe,2026-11-30T12:02:00Z,,worn\n", "utf-8")
     ended, written = rows(edge_agent, "--faults", "faults.csv", "--else", "normal")
-    assert 'no readings are recorded for "lathe"; there are some for "pump-7"; correct' in ended.stderr
+    assert 'no readings are recorded for "lathe"; those recorded are of "pump-7"; correct' in ended.stderr
     (folder / "faults.csv").write_text("machine,from,to,answer\npump7,2026-11-30T12:02:00Z,,worn\n", "utf-8")
     record(folder, [240], machine="pump7")
     ended, written = rows(edge_agent, "--faults", "faults.csv", "--else", "normal")
@@ -199,7 +199,7 @@ def test_a_log_of_the_whole_plant_may_have_machines_and_answers_of_other_tables(
     (folder / "faults.csv").write_text(book, "utf-8")
     ended, written = rows(edge_agent, "--faults", "faults.csv", "--else", "normal")
     assert (ended.returncode, [row["answer"] for row in written]) == (0, ["normal", "worn"])
-    assert 'faults.csv: skipped "line-1", of which other tables have readings' in ended.stderr
+    assert 'faults.csv: skipped "line-1", whose readings are in other tables' in ended.stderr
 
 
 def test_a_machine_without_readings_is_named_beside_the_json_object(folder: Path, edge_agent: EdgeAgent) -> None:

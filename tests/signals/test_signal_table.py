@@ -247,7 +247,7 @@ def test_retained_messages_seed_a_value_that_says_so_and_trigger_nothing() -> No
     assert pumps.machines["a"].tracks["vib"].value == 6.0
 
 
-def test_a_retained_value_has_been_silent_for_longer_than_the_board_knows_it() -> None:
+def test_a_retained_value_has_been_silent_for_at_least_the_time_that_is_known() -> None:
     pumps = table({"vib": {"topic": "plant/+/vib", "retained": True, "max_age_s": 30}})
     send(pumps, "plant/a/vib", 5, 0, is_retained=True)
     vib = pumps.machines["a"].tracks["vib"]
