@@ -326,6 +326,10 @@ FAULTS = [
         for key in ("after", "publish_every_s")
     ),
     (
+        '[tasks.x]\nkind = "unusual"\nreply = "output"\nno_output = "usual"',
+        'tasks.x.no_output: should not be one of the answers (got "usual")',
+    ),
+    (
         '[tasks.x]\nkind = "classify"\nlabels = ["a", "-"]\nreply = "output"\nno_output = "-"',
         "tasks.x.labels: should not contain the text of `no_output`",
     ),

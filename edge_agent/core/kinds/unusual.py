@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from edge_agent.core.envelope import Options
 from edge_agent.core.kinds.task import TaskBase
 from edge_agent.core.pipe import Finished, Plan, SchemaPlan
+from edge_agent.core.wording import shown
 
 # What feedback and rows call a reading that is usual, and what bare replies say.
 USUAL, UNUSUAL = "usual", "unusual"
@@ -51,6 +52,13 @@ class UnusualTask(TaskBase):
         if match is None or not int(match[1]) or match[2] == "0":
             raise ValueError("should be a rate such as `1 per week` or `1 per 1000 readings`")
         return rate
+
+    @field_validator("no_output")
+    @classmethod
+    def _check_no_output_is_no_answer(cls, text: str | None) -> str | None:
+        if text in (USUAL, UNUSUAL):
+            raise ValueError(f"should not be one of the answers (got {shown(text)})")
+        return text
 
     @model_validator(mode="after")
     def _check_max_rarity(self) -> Self:
