@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from edge_agent.board.process import process_memory
+from edge_agent.core.extras import missing_extra
 
 ROOT = Path(__file__).parents[1]
 RELEASE_0_1_0 = "6f95c07"
@@ -90,7 +91,10 @@ def run_command(package: str, description: str | None, commands: Sequence[str]) 
     parser = parser_of(package, description)
     parser.add_argument("command", choices=commands)
     given = parser.parse_args(sys.argv[1:2])
-    return int(importlib.import_module(f"{package}.{given.command}").main(sys.argv[2:]))
+    try:
+        return int(importlib.import_module(f"{package}.{given.command}").main(sys.argv[2:]))
+    except ModuleNotFoundError as error:
+        raise SystemExit(missing_extra("train") or str(error)) from error
 
 
 def checkpoint_path(text: str) -> Path:

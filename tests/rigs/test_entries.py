@@ -63,11 +63,11 @@ def test_a_rig_that_needs_root_says_so(module: str, monkeypatch: pytest.MonkeyPa
     assert "root" in str(exit_of(module, monkeypatch=monkeypatch))
 
 
-def test_training_names_the_packages_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    assert "pip install '.[train]' in a copy of the repository" in str(
-        exit_of("rigs.training", monkeypatch=monkeypatch)
-    )
+@pytest.mark.parametrize("words", [("rigs.training",), ("rigs.rows", "breaks"), ("rigs.rows", "unusual")])
+def test_a_rig_names_the_extra_that_it_lacks(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torch", "sklearn"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert "pip install '.[train]' in a copy of the repository" in str(exit_of(*words, monkeypatch=monkeypatch))
 
 
 @pytest.mark.parametrize(
