@@ -34,18 +34,18 @@ class Track:
     """One value of one machine, by sample and hold, until `max_age_s` makes it stale."""
 
     __slots__ = (
-        *("_cause", "_max_age_s", "_passed_over", "_settled_at"),
-        *("arrived_at", "is_seeded", "reference", "value", "was_above", "was_below", "window"),
+        *("_cause", "_is_seeded", "_max_age_s", "_passed_over", "_settled_at"),
+        *("arrived_at", "reference", "value", "was_above", "was_below", "window"),
     )
 
     def __init__(self, window_s: float, max_age_s: float) -> None:
         self.value: float | None = None  # None while it is missing.
         self.arrived_at: float | None = None
-        self.is_seeded = False  # Whether the value is that of a retained message, whose age is unknown.
         self.window = Window(window_s)
         self.reference: float | None = None  # The centre of the dead band, from which a change is measured.
         self.was_above = self.was_below = False  # It has crossed the limit, and not yet returned by the hysteresis.
         self._max_age_s = max_age_s
+        self._is_seeded = False  # Whether the value is that of a retained message, whose age is unknown.
         self._cause = _NOT_YET  # Why it is missing; empty if it is stale.
         self._passed_over = ""  # What was wrong with the last message that left it as it was.
         self._settled_at = -math.inf  # The window is complete up to this time.
@@ -64,7 +64,7 @@ class Track:
         """Takes the value that a message has; None if the message says that there is none, for this cause."""
         self.settle(now)
         self.value, self.arrived_at, self._cause, self._passed_over = value, now, cause, ""
-        self.is_seeded = False
+        self._is_seeded = False
         if value is not None:
             self.window.sample(value, now)
 
@@ -74,22 +74,19 @@ class Track:
 
     def latest(self, now: float) -> tuple[float | None, float | None]:
         """The value, None while missing, and its age in seconds, None while unknown. Changes no window."""
-        if self.arrived_at is None:
-            return None, None
-        age_s = now - self.arrived_at
-        value = None if age_s >= self._max_age_s else _rounded(self.value)
-        return value, None if self.is_seeded else round(age_s, 1)
+        is_held = self.arrived_at is not None and now - self.arrived_at < self._max_age_s
+        age_s = self.age_s(now)
+        return _rounded(self.value) if is_held else None, None if age_s is None else round(age_s, 1)
 
     def age_s(self, now: float) -> float | None:
-        """Seconds since its last message; None while it is missing, or is that of a retained message."""
-        is_known = self.value is not None and not self.is_seeded
-        return now - self.arrived_at if is_known and self.arrived_at is not None else None
+        """Seconds since its last message; None before the first one, and while the value is that of a retained one."""
+        return None if self.arrived_at is None or self._is_seeded else now - self.arrived_at
 
     def seed(self, value: float | None, now: float, cause: str) -> None:
         """Takes a retained value unless a newer one is known. It holds from now on, but is no sample of the window."""
         if self.value is None:
             self.settle(now)
-            self.value, self.arrived_at, self._cause, self.is_seeded = value, now, cause, True
+            self.value, self.arrived_at, self._cause, self._is_seeded = value, now, cause, True
             self.reference = value if self.reference is None else self.reference
 
     def invalidate(self, now: float, cause: str) -> None:
@@ -108,7 +105,7 @@ class Track:
         if self.arrived_at is None:
             return f"missing: {cause}"
         age_s = now - self.arrived_at
-        least = "at least " if self.is_seeded else ""
+        least = "at least " if self._is_seeded else ""
         since = f"{'no number' if last else 'silent'} for {least}{age_s:.0f} s (max_age_s {self._max_age_s:g})"
         if not cause:
             return f"{since}: {last}" if last else since
@@ -181,7 +178,7 @@ class Machine:
     def _features_of(self, name: str, now: float) -> dict[str, float | None]:
         track, config = self.tracks[name], self._config
         known: dict[str, Any] = {"last": track.value}
-        known["age_s"] = track.age_s(now)
+        known["age_s"] = None if track.value is None else track.age_s(now)
         features = config.features_of(name)
         if not MOMENTARY.issuperset(features):
             window = window_name(config.window_s)
