@@ -94,7 +94,9 @@ def run_command(package: str, description: str | None, commands: Sequence[str]) 
     try:
         return int(importlib.import_module(f"{package}.{given.command}").main(sys.argv[2:]))
     except ModuleNotFoundError as error:
-        raise SystemExit(missing_extra("train") or str(error)) from error
+        if missing := missing_extra("train"):
+            raise SystemExit(f"{error}; {missing}") from error
+        raise
 
 
 def checkpoint_path(text: str) -> Path:
